@@ -13,7 +13,7 @@ from functools import cached_property
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`width` bits of an operand's value, from bit `value_lsb` on, kept from bit `word_lsb` of the word on."""
+    """`width` bits of an operand's value, from `value_lsb` on; in the word they are at `word_lsb` on."""
 
     value_lsb: int
     width: int
