@@ -1,0 +1,174 @@
+"""What the replication core asks of the shell around it. Effects are carried out in the order of the list.
+
+`session` and `edge` are numbers that the shell gave when it reported the connection; they are never reused.
+"""
+
+from dataclasses import dataclass
+
+from ftvm.errors import ExitCode
+from ftvm.log.entry import Action, Entry
+from ftvm.replication.messages import ArbiterRequest, EdgeMessage, PeerMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """To a peer. Queued, never waited for. A `Heartbeat` may take another way than the rest."""
+
+    session: int
+    message: PeerMessage
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """The session is over for the core: it takes no more events of it, and no `session_lost` is needed."""
+
+    session: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskArbiter:
+    """The answer comes as `arbiter_answered`, a failure as `arbiter_failed`. A repeated request may overtake."""
+
+    request: ArbiterRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask `peer` who it is, on a connection of its own. The answer comes as `probed`."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Open a session to `peer` as one who wants to be its shadow; on success `session_opened`."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """Of the live machine, at the next slice end, after everything executed was reported: `snapshot_taken`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSnapshot:
+    """The engine's machine becomes this state; then `restored` (or `restore_failed`)."""
+
+    state: bytes
+    pos: int
+    tick: int
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Entries `pos`, `pos + 1`, ... for a shadow's engine: run to each one's tick, apply it, report `applied`."""
+
+    pos: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GoLive:
+    """The engine has applied all it was given: from here it runs freely and makes the entries itself."""
+
+    gen: int
+
+
+@dataclass(frozen=True, slots=True)
+class InjectInput:
+    """For the live engine: to be applied and logged once the device has room, in this order."""
+
+    device: str
+    offset: int
+    data: bytes
+    is_break: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InjectControl:
+    """For the live engine: to be applied and logged at the next slice end."""
+
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """On: the live engine starts no further slice (it still takes snapshots). Off: it runs."""
+
+    on: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quiesce:
+    """The live engine reports what it has executed, starts no slice until the next `Throttle(False)`, keeps its
+    queued inputs, and says `quiesced`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendEdge:
+    edge: int
+    message: EdgeMessage
+
+
+@dataclass(frozen=True, slots=True)
+class CloseEdge:
+    """The edge session is over for the core."""
+
+    edge: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The claim was lost: this node is silent and keeps its state until it may join, or void the winner's claim."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartOver:
+    """This node's state is worth nothing any more: the last effect. Discard it and start a shadow anew, under a
+    fresh life."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The last effect: the process ends with this code and line."""
+
+    code: ExitCode
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """For the log and for `status`."""
+
+    text: str
+
+
+Effect = (
+    Send
+    | CloseSession
+    | AskArbiter
+    | Probe
+    | Join
+    | TakeSnapshot
+    | RestoreSnapshot
+    | Apply
+    | GoLive
+    | InjectInput
+    | InjectControl
+    | Throttle
+    | Quiesce
+    | SendEdge
+    | CloseEdge
+    | Frozen
+    | StartOver
+    | Exit
+    | Note
+)
