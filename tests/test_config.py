@@ -1,0 +1,176 @@
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftvm.config import Address, Config, ReplicationConfig, environment_name, load
+from ftvm.errors import ConfigError
+
+EXAMPLE = """
+[machine]
+name = "bank"
+image = "kv.elf"
+ram_mib = 32
+
+[replication]
+policy = "all"
+detector_timeout_ms = 150
+
+[arbiter]
+kind = "directory"
+path = "/srv/arbiter"
+
+[nodes.alpha]
+listen = "127.0.0.1:7001"
+log = "alpha.log"
+
+[nodes.beta]
+listen = "[::1]:7002"
+control = "beta.sock"
+
+[edge]
+listen = "0.0.0.0:6379"
+
+[security]
+certificates = "certs"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "machine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_example_reads_with_paths_relative_to_the_file_and_defaults(tmp_path: Path) -> None:
+    config = load(write(tmp_path, EXAMPLE))
+    assert (config.machine.name, config.machine.ram_mib) == ("bank", 32)
+    assert config.machine.image == tmp_path / "kv.elf"
+    assert config.arbiter.path == Path("/srv/arbiter")
+    assert config.replication == ReplicationConfig(detector_timeout_ms=150)
+    assert config.node("alpha").listen == Address("127.0.0.1", 7001)
+    assert config.node("alpha").log == tmp_path / "alpha.log"
+    assert config.node("alpha").control == tmp_path / "run/alpha.sock"
+    assert config.node("beta").listen == Address("::1", 7002)
+    assert config.node("beta").log is None
+    assert config.node("beta").control == tmp_path / "beta.sock"
+    assert config.peer_of("alpha") == "beta"
+    assert config.edge.listen == Address("0.0.0.0", 6379)
+    assert config.security.folder("alpha") == tmp_path / "certs/alpha"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("ram_mib = 32", "ram = 32", ["[machine]", "'ram'", "ram_mib"]),
+        ("[edge]", "[edgy]", ["'edgy'", "edge"]),
+        ("ram_mib = 32", 'ram_mib = "lots"', ["[machine] ram_mib", "an integer from 1", "'lots'"]),
+        ("ram_mib = 32", "ram_mib = true", ["[machine] ram_mib", "an integer", "True"]),
+        ("ram_mib = 32", "ram_mib = 0", ["[machine] ram_mib", "an integer", "0"]),
+        ('image = "kv.elf"', "image = 7", ["[machine] image", "a path", "7"]),
+        ('image = "kv.elf"', "", ["[machine] image", "missing"]),
+        ('name = "bank"', 'name = "The Bank"', ["[machine] name", "lower-case", "'The Bank'"]),
+        ('policy = "all"', 'policy = "any"', ["[replication] policy", '"all"', "'any'"]),
+        ("detector_timeout_ms = 150", "detector_timeout_ms = 1.5", ["detector_timeout_ms", "1.5"]),
+        ("detector_timeout_ms = 150", "detector_timeout_ms = 50", ["heartbeat_interval_ms", "quarter"]),
+        ('"0.0.0.0:6379"', '"6379"', ["[edge] listen", "host:port", "'6379'"]),
+        ('"0.0.0.0:6379"', '"::1:6379"', ["[edge] listen", "host:port"]),
+        ('"0.0.0.0:6379"', '"h:65536"', ["[edge] listen", "host:port"]),
+        ("[nodes.beta]", "[nodes.edge]", ["[nodes.edge]", "rename"]),
+        ("[nodes.beta]", "[nodes.Beta]", ["[nodes.Beta]", "rename"]),
+        ('"[::1]:7002"', '"127.0.0.1:7001"', ["both nodes", "listen"]),
+        ("[security]", "[nodes.gamma]\nlisten = 'h:1'\n[security]", ["two tables", "3"]),
+        ("[nodes.beta]", "[nodes]\nbeta = 3\n[x]", ["unknown section", "'x'"]),
+        ("[machine]", "nodes = 3\n[machine", ["not valid TOML"]),
+        ('control = "beta.sock"', f'control = "{"s" * 120}"', ["[nodes.beta] control", "at most 100"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_file_key_and_expectation(
+    tmp_path: Path, old: str, new: str, told: list[str]
+) -> None:
+    assert old in EXAMPLE
+    path = write(tmp_path, EXAMPLE.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    for part in told:
+        assert part in message
+
+
+@pytest.mark.parametrize("section", ["machine", "arbiter", "edge", "security"])
+def test_a_section_that_is_no_table_is_an_error(tmp_path: Path, section: str) -> None:
+    without = re.sub(rf"\[{section}\]\n(?:\w.*\n)*", "", EXAMPLE)
+    with pytest.raises(ConfigError, match=rf"{section}: expected a table"):
+        load(write(tmp_path, f"{section} = 3\n" + without))
+
+
+def test_an_absent_file_and_a_binary_one_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match="directory"):
+        load(tmp_path)
+    (tmp_path / "machine.toml").write_bytes(b"\x7fELF\xff\xfe")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load(tmp_path / "machine.toml")
+
+
+def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    path = write(tmp_path, EXAMPLE)
+    environment = {"FTVM_MACHINE_RAM_MIB": "48", "FTVM_NODES_BETA_LISTEN": "10.0.0.2:1", "FTVM_OTHER": "x"}
+    assert load(path).machine.ram_mib == 32
+    config = load(path, environment=environment, flags={"machine.ram_mib": None})
+    assert config.machine.ram_mib == 48
+    assert config.node("beta").listen == Address("10.0.0.2", 1)
+    assert load(path, environment=environment, flags={"machine.ram_mib": 16}).machine.ram_mib == 16
+
+
+def test_a_wrong_value_from_the_environment_names_the_variable(tmp_path: Path) -> None:
+    path = write(tmp_path, EXAMPLE)
+    with pytest.raises(ConfigError, match=r"^FTVM_MACHINE_RAM_MIB: expected an integer"):
+        load(path, environment={"FTVM_MACHINE_RAM_MIB": "many"})
+
+
+def test_a_path_from_the_environment_is_relative_to_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    path = write(tmp_path, EXAMPLE)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = load(path, environment={"FTVM_MACHINE_IMAGE": "other.elf"})
+    assert config.machine.image == tmp_path / "elsewhere/other.elf"
+
+
+def test_a_config_built_in_python_is_checked_too(tmp_path: Path) -> None:
+    config = load(write(tmp_path, EXAMPLE))
+    with pytest.raises(ConfigError, match="two tables"):
+        dataclasses.replace(config, nodes={"alpha": config.node("alpha")})
+    with pytest.raises(ConfigError, match="alpha and beta"):
+        config.node("gamma")
+    assert isinstance(dataclasses.replace(config), Config)
+
+
+@given(st.text(max_size=200))
+def test_arbitrary_text_is_a_config_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """No text makes `load` raise anything but ConfigError."""
+    path = tmp_path_factory.getbasetemp() / "arbitrary.toml"
+    path.write_text(text, errors="replace")
+    with pytest.raises(ConfigError):
+        load(path)
+
+
+@given(st.text(max_size=12), st.integers(0, 0xFFFF))
+def test_an_address_that_parses_prints_as_it_was(host: str, port: int) -> None:
+    """str(Address.parse(text)) == text for every text that parses with a plain port."""
+    text = f"{host}:{port}"
+    try:
+        address = Address.parse(text)
+    except ValueError:
+        return
+    assert Address.parse(str(address)) == address
+
+
+def test_environment_names_are_made_of_section_and_key() -> None:
+    assert environment_name("nodes.alpha-1", "listen") == "FTVM_NODES_ALPHA_1_LISTEN"
