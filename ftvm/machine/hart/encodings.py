@@ -304,21 +304,24 @@ def disassemble(word: int, pc: int | None = None) -> str:
     encoding = decode(word)
     if encoding is None:
         return f".insn {word:#x}"
-    parts = []
+    parts = {}
     for name, value in encoding.operands(word).items():
         if name in ("rd", "rs1", "rs2"):
-            parts.append(f"x{value}")
+            parts[name] = f"x{value}"
         elif name == "csr":
-            parts.append(CSR_NAMES.get(value, f"{value:#x}"))
+            parts[name] = CSR_NAMES.get(value, f"{value:#x}")
         elif name == "imm" and encoding.format in ("B", "J", "CB", "CJ"):
-            parts.append(f".{value:+d}" if pc is None else f"{pc + value & (1 << 64) - 1:#x}")
+            parts[name] = f".{value:+d}" if pc is None else f"{pc + value & (1 << 64) - 1:#x}"
         elif name == "imm" and encoding.format in ("U", "CI.lui"):
-            parts.append(f"{value >> 12 & 0xFFFFF:#x}")
+            parts[name] = f"{value >> 12 & 0xFFFFF:#x}"
         elif name in ("fm", "pred", "succ", "aqrl"):
-            parts.append(f"{name}={value}")
+            parts[name] = f"{name}={value}"
         else:
-            parts.append(str(value))
-    return f"{encoding.name} {', '.join(parts)}".rstrip()
+            parts[name] = str(value)
+    if encoding.format in ("load", "store", "CL.w", "CL.d", "CS.w", "CS.d"):
+        base = parts.pop("rs1")
+        parts["imm"] = f"{parts['imm']}({base})"
+    return f"{encoding.name} {', '.join(parts.values())}".rstrip()
 
 
 CSRS: dict[str, int] = {

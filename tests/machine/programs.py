@@ -1,0 +1,344 @@
+"""Random guest programs from the encodings table, the same for every interpreter that is compared.
+
+A program is a flat image: a prologue that loads all registers from a table, a body of random instructions, and
+a data area. Level "user" holds what an oracle of user-level integer instructions can run to its end: jumps go
+forward or around counted loops, and accesses stay in the data area (misaligned too). Level "machine" adds what
+traps: any encoding with any operands, any word at all, CSRs, privilege changes, device addresses, with a
+handler that steps over whatever happened.
+"""
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from ftvm.machine.hart.encodings import BY_NAME, CSRS, ENCODINGS, Encoding, decode, encode
+from tests.machine.assembler import Assembler, size_of, to_bytes
+
+BASE = 0x8000_0000
+DATA_OFFSET = 0x4000
+DATA_SIZE = 0x2000
+IMAGE_SIZE = DATA_OFFSET + DATA_SIZE
+TABLE_OFFSET = DATA_OFFSET - 256
+"""Initial values of x0..x31; x0's word is where the reservation is cleared."""
+MIDDLE = BASE + DATA_OFFSET + DATA_SIZE // 2
+
+POINTERS = {2: MIDDLE, 8: MIDDLE + 0x40, 9: MIDDLE - 0x123, 10: MIDDLE - 0x200}
+"""Registers that point into the data area: sp, an aligned, a misaligned and an aligned one. RVC can use 8 and 9."""
+DEVICE_ADDRESSES = (0x0200_0000, 0x0200_4000, 0x0200_BFF8, 0x0C00_0000, 0x0C20_0000, 0x1000_0000, 0x1000, 0x10_1000)
+LOOP_COUNTER = 31
+
+CORNERS = (0, 1, 2, 63, 64, 0x7F, 0x80, 0x7FFF, 0x8000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 1 << 32, (1 << 63) - 1)
+
+BY_FORMAT: dict[str, list[Encoding]] = {}
+for _encoding in ENCODINGS:
+    BY_FORMAT.setdefault(_encoding.format, []).append(_encoding)
+
+COMPUTE = [
+    encoding
+    for form in [
+        "R",
+        "I",
+        "U",
+        "shift6",
+        "shift5",
+        "CR",
+        "CI",
+        "CI.lui",
+        "CI.shift",
+        "CIW",
+        "CA",
+        "CB.shift",
+        "CB.andi",
+    ]
+    for encoding in BY_FORMAT[form]
+    if encoding.name != "jalr"
+]
+LOADS = [encoding for form in ["load", "CL.w", "CL.d", "CI.lwsp", "CI.ldsp"] for encoding in BY_FORMAT[form]]
+STORES = [encoding for form in ["store", "CS.w", "CS.d", "CSS.swsp", "CSS.sdsp"] for encoding in BY_FORMAT[form]]
+BRANCHES = [encoding for form in ("B", "CB") for encoding in BY_FORMAT[form]]
+AMOS = [encoding for encoding in BY_FORMAT["amo"] if not encoding.name.startswith("sc")]
+NOT_JUMPING = [encoding for encoding in COMPUTE + LOADS + STORES if encoding.size == 4]
+CSR_NAMES = [name for name in CSRS if not name.startswith(("hpm", "mhpm", "pmp"))]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """`words` are the instructions from BASE on; `image()` is what is loaded there."""
+
+    seed: int
+    level: str
+    words: tuple[int, ...]
+    body: int
+    """Index of the first word after the prologue."""
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        """Address after the last instruction: a user-level program is over when the pc is here."""
+        return BASE + sum(size_of(word) for word in self.words)
+
+    def image(self) -> bytes:
+        code = to_bytes(list(self.words))
+        assert len(code) <= TABLE_OFFSET
+        return code.ljust(TABLE_OFFSET, b"\0") + self.data
+
+    def without(self, first: int, last: int) -> "Program":
+        """The same with no-ops of equal sizes for words[first:last]."""
+        words = list(self.words)
+        for index in range(max(first, self.body), min(last, len(words))):
+            words[index] = encode("addi") if size_of(words[index]) == 4 else encode("c.nop")
+        return replace(self, words=tuple(words))
+
+
+def random_value(random: Random) -> int:
+    kind = random.randrange(4)
+    if kind == 0:
+        return random.getrandbits(64)
+    if kind == 1:
+        return random.randrange(-128, 128) & (1 << 64) - 1
+    if kind == 2:
+        return random.choice((1, -1)) * random.choice(CORNERS) + random.randrange(-1, 2) & (1 << 64) - 1
+    return (1 << random.randrange(64)) * random.choice((1, -1)) & (1 << 64) - 1
+
+
+class Generator:
+    """Writes one program. `labels` of forward jumps that are still to be placed count down with each step."""
+
+    def __init__(self, seed: int, level: str) -> None:
+        self.random = Random(f"{level}:{seed}")
+        self.level = level
+        self.asm = Assembler(BASE)
+        self.pending: dict[str, int] = {}
+        self.label_count = 0
+        self.in_loop = False
+
+    def program(self, seed: int, length: int) -> Program:
+        values = [random_value(self.random) for _ in range(32)]
+        for register, pointer in POINTERS.items():
+            values[register] = pointer
+        if self.level == "machine":
+            values[11], values[12] = self.random.choices(DEVICE_ADDRESSES, k=2)
+        self._prologue()
+        body = len(self.asm.words())
+        for _ in range(length):
+            self._step()
+            self._place_labels()
+        for label in self.pending:
+            self.asm.label(label)
+        if self.level == "machine":
+            self.asm("jal", imm="body")
+        table = b"".join(value.to_bytes(8, "little") for value in values)
+        data = table + self.random.randbytes(DATA_SIZE)
+        return Program(seed, self.level, tuple(self.asm.words()), body, data)
+
+    def _prologue(self) -> None:
+        """End any reservation, set a trap handler where traps are wanted, load the registers."""
+        asm = self.asm
+        asm("auipc", rd=1, imm=(TABLE_OFFSET + 0x800) & ~0xFFF)
+        asm("addi", rd=1, rs1=1, imm=TABLE_OFFSET - ((TABLE_OFFSET + 0x800) & ~0xFFF))
+        asm("lr.d", rd=0, rs1=1)
+        asm("sc.d", rd=0, rs1=1, rs2=0)
+        if self.level == "machine":
+            self._handler()
+        for register in (*range(2, 32), 1):
+            asm("ld", rd=register, rs1=1, imm=8 * register)
+        asm.label("body")
+
+    def _handler(self) -> None:
+        """Steps over the instruction, or starts the body again when the trap is a fetch fault or an interrupt."""
+        asm = self.asm
+        asm("auipc", rd=2, imm=0)
+        asm("addi", rd=2, rs1=2, imm=12)
+        asm("csrrw", csr="mtvec", rs1=2)
+        asm("jal", imm="after")
+        asm("csrrw", rd=31, csr="mscratch", rs1=31)
+        asm("csrrs", rd=31, csr="mcause")
+        asm("bge", rs1=0, rs2=31, imm="again")
+        asm("addi", rd=31, rs1=31, imm=-1)
+        asm("beq", rs1=0, rs2=31, imm="again")
+        asm("csrrs", rd=31, csr="mepc")
+        asm("addi", rd=31, rs1=31, imm=4)
+        asm("csrrw", csr="mepc", rs1=31)
+        asm("jal", imm="return")
+        asm.label("again")
+        asm("auipc", rd=31, imm=0)
+        asm("addi", rd=31, rs1=31, imm="body")
+        asm("csrrw", csr="mepc", rs1=31)
+        asm("csrrwi", csr="mie", imm=0)
+        asm.label("return")
+        asm("csrrs", rd=31, csr="mtval")
+        asm("csrrw", rd=31, csr="mscratch", rs1=31)
+        asm("mret")
+        asm.label("after")
+
+    def _new_label(self, steps: int) -> str:
+        self.label_count += 1
+        label = f"L{self.label_count}"
+        self.pending[label] = steps
+        return label
+
+    def _place_labels(self) -> None:
+        for label in list(self.pending):
+            self.pending[label] -= 1
+            if self.pending[label] <= 0:
+                self.asm.label(label)
+                del self.pending[label]
+
+    def _step(self) -> None:
+        kinds = {
+            self._compute: 50,
+            self._memory: 25,
+            self._branch: 10,
+            self._jump: 4,
+            self._atomic: 4,
+            self._reserve: 2,
+            self._loop: 2,
+            self._self_modify: 2,
+            self._stack: 1,
+            self._fence: 1,
+        }
+        if self.level == "machine":
+            kinds |= {self._csr: 12, self._anything: 8, self._garbage: 3, self._system: 4, self._device: 4}
+        self.random.choices(list(kinds), list(kinds.values()))[0]()
+
+    def _operands(self, encoding: Encoding, **fixed: int) -> dict[str, int] | None:
+        """Random operands that leave the pointers alone; None where the draw is reserved or means another one."""
+        operands = {}
+        for name, field in encoding.fields.items():
+            bits = self.random.choice((self.random.getrandbits(32), self.random.getrandbits(32), 0, 0xFFFF_FFFF))
+            operands[name] = fixed.get(name, field.extract(bits))
+        protected = {*POINTERS, LOOP_COUNTER} if self.in_loop else POINTERS
+        if operands.get("rd") in protected:
+            return None
+        word = encoding.match
+        for name, value in operands.items():
+            word |= encoding.fields[name].insert(value)
+        return operands if decode(word) is encoding else None
+
+    def _draw(self, encodings: list[Encoding], **fixed: int) -> None:
+        while True:
+            encoding = self.random.choice(encodings)
+            operands = self._operands(encoding, **fixed)
+            if operands is not None:
+                self.asm(encoding.name, **operands)
+                return
+
+    def _compute(self) -> None:
+        self._draw(COMPUTE)
+
+    def _memory(self) -> None:
+        encodings = self.random.choice((LOADS, STORES))
+        self._draw(encodings, rs1=self.random.choice((8, 9)))
+
+    def _branch(self) -> None:
+        encoding = self.random.choice(BRANCHES)
+        label = self._new_label(self.random.randrange(1, 6))
+        registers = {
+            name: field.extract(self.random.getrandbits(32)) for name, field in encoding.fields.items() if name != "imm"
+        }
+        self.asm(encoding.name, imm=label, **registers)
+
+    def _jump(self) -> None:
+        """JAL, C.J, or an indirect jump over AUIPC to the instruction just after it."""
+        random = self.random
+        link = random.choice([0, 1, 5, 20, 21])
+        kind = random.randrange(4)
+        if kind == 0:
+            self.asm("jal", rd=link, imm=self._new_label(random.randrange(1, 6)))
+        elif kind == 1:
+            self.asm("c.j", imm=self._new_label(random.randrange(1, 6)))
+        else:
+            skipped = random.randrange(3)
+            compressed = kind == 2
+            self.asm("auipc", rd=5, imm=0)
+            self.asm("addi", rd=5, rs1=5, imm=8 + (2 if compressed else 4) + 4 * skipped)
+            if compressed:
+                self.asm(random.choice(("c.jr", "c.jalr")), rs1=5)
+            else:
+                self.asm("jalr", rd=link, rs1=5, imm=random.choice((0, 0, 1)))
+            for _ in range(skipped):
+                self._draw(NOT_JUMPING, rs1=8)
+
+    def _atomic(self) -> None:
+        self.asm("addi", rd=5, rs1=10, imm=8 * self.random.randrange(-64, 64))
+        self._draw(AMOS, rs1=self.random.choice((5, 8, 10)))
+
+    def _reserve(self) -> None:
+        """LR and SC of the same width, to the same or to another address, with computation between them."""
+        width = self.random.choice("wd")
+        base = self.random.choice((8, 10))
+        self._draw([BY_NAME[f"lr.{width}"]], rs1=base)
+        for _ in range(self.random.randrange(3)):
+            self._compute()
+        target = base if self.random.randrange(4) else self.random.choice((8, 10))
+        self._draw([BY_NAME[f"sc.{width}"]], rs1=target)
+
+    def _loop(self) -> None:
+        """A counted loop around a few instructions that neither jump nor touch the counter."""
+        if self.in_loop:
+            return
+        self.in_loop = True
+        self.label_count += 1
+        label = f"L{self.label_count}"
+        self.asm("addi", rd=LOOP_COUNTER, rs1=0, imm=self.random.randrange(1, 20))
+        self.asm.label(label)
+        for _ in range(self.random.randrange(1, 6)):
+            self.random.choice((self._compute, self._memory, self._atomic))()
+        self.asm("addi", rd=LOOP_COUNTER, rs1=LOOP_COUNTER, imm=-1)
+        self.asm("bne", rs1=LOOP_COUNTER, rs2=0, imm=label)
+        self.in_loop = False
+
+    def _self_modify(self) -> None:
+        """Write a random instruction over one a little further on, FENCE.I, and run into it."""
+        random = self.random
+        patch = Assembler(BASE)
+        kept, self.asm = self.asm, patch
+        self._draw(NOT_JUMPING, rs1=8)
+        self.asm = kept
+        between = random.randrange(3)
+        self.asm("auipc", rd=5, imm=0)
+        self.asm.li(6, patch.words()[0])
+        self.asm("sw", rs1=5, rs2=6, imm=20 + 4 * between)
+        self.asm("fence.i")
+        for _ in range(between):
+            self._draw(NOT_JUMPING, rs1=8)
+        self._draw(NOT_JUMPING, rs1=8)
+
+    def _stack(self) -> None:
+        step = 16 * self.random.randrange(1, 31)
+        self.asm("c.addi16sp", imm=-step)
+        self._draw(BY_FORMAT["CIW"])
+        self.asm("c.addi16sp", imm=step)
+
+    def _fence(self) -> None:
+        self.asm(self.random.choice(("fence", "fence.i")))
+
+    def _csr(self) -> None:
+        number = CSRS[self.random.choice(CSR_NAMES)]
+        if self.random.randrange(10) == 0:
+            number = self.random.getrandbits(12)
+        self._draw(BY_FORMAT["csr"] + BY_FORMAT["csri"], csr=number)
+
+    def _anything(self) -> None:
+        """Any encoding with any operands: wild accesses and jumps."""
+        encoding = self.random.choice(ENCODINGS)
+        word = encoding.match
+        for field in encoding.fields.values():
+            word |= field.insert(field.extract(self.random.getrandbits(32)))
+        self.asm.word(word)
+
+    def _garbage(self) -> None:
+        word = self.random.getrandbits(32)
+        self.asm.word(word if word & 3 == 3 else word & 0xFFFF)
+
+    def _system(self) -> None:
+        names = ["ecall", "ebreak", "c.ebreak", "mret", "sret", "sfence.vma"]
+        self._draw([BY_NAME[self.random.choice(names)]])
+
+    def _device(self) -> None:
+        encodings = self.random.choice((BY_FORMAT["load"], BY_FORMAT["store"]))
+        self._draw(encodings, rs1=self.random.choice((11, 12)), imm=self.random.randrange(0, 24, 4))
+
+
+def generate(seed: int, length: int = 200, level: str = "user") -> Program:
+    """The program of a seed: the same bytes in every process."""
+    return Generator(seed, level).program(seed, length)
