@@ -1,0 +1,329 @@
+"""Channels: messages, whole and in order, between two nodes that know who the other is."""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from transport.errors import (
+    ChannelClosed,
+    ConnectFailed,
+    HandshakeTimeout,
+    SessionViolation,
+    TransportError,
+)
+from transport.frame import PAYLOAD_SIZE_MAX, Frame, FrameType
+from transport.handshake import (
+    HANDSHAKE_SIZE_MAX,
+    ClientHandshake,
+    Hello,
+    Parameters,
+    decode_reason,
+    encode_hello,
+    encode_reason,
+)
+from transport.heartbeat import HeartbeatKeys
+from transport.identity import Expectation, Identity
+from transport.path import WRITE_SIZE, Path, PathLost, SocketWire
+from transport.session import MESSAGE_SIZE_MAX, QUEUE_SIZE_MAX, Session
+from transport.tls import TlsCipher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one channel, or of the channels of one listener."""
+
+    handshake_timeout_s: float = 5.0
+    close_timeout_s: float = 1.0
+    message_size_max: int = MESSAGE_SIZE_MAX
+    queue_size_max: int = QUEUE_SIZE_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What the handshake told about the other side."""
+
+    identity: Identity
+    parameters: Parameters
+    host: str
+    port: int
+    heartbeat_keys: HeartbeatKeys
+    heartbeat_port: int
+    """The peer's UDP port; 0: it takes no heartbeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """Messages and their bytes as the application sees them; wire bytes with all overhead."""
+
+    messages_in: int
+    messages_out: int
+    bytes_in: int
+    bytes_out: int
+    wire_bytes_in: int
+    wire_bytes_out: int
+    queued_bytes: int
+    unacknowledged_bytes: int
+    messages_waiting: int
+
+
+class Channel:
+    """One end of a channel; made by `open_channel` or `serve`.
+
+    Any task may send and any may receive, at the same time. The reader runs apart from both: a side that
+    only sends still notices the end of the channel and the acknowledgements of the other.
+    """
+
+    def __init__(self, path: Path, peer: Peer, limits: Limits) -> None:
+        self.peer = peer
+        self._path = path
+        self._limits = limits
+        self._session = Session(
+            message_size_max=limits.message_size_max, queue_size_max=limits.queue_size_max
+        )
+        self._closed: ChannelClosed | None = None
+        self._is_path_over = False
+        self._room = trio.lowlevel.ParkingLot()
+        self._arrival = trio.lowlevel.ParkingLot()
+        self._undrained = trio.lowlevel.ParkingLot()
+        self._reader_ended = trio.Event()
+
+    async def send(self, message: bytes) -> None:
+        """Accept a message for the peer; waits while the queue is full. Raises ChannelClosed.
+
+        Either the message is accepted whole, or the call is cancelled and nothing of it is sent. Accepted
+        is not delivered: only an answer of the peer's application tells that.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            try:
+                self.send_nowait(message)
+            except trio.WouldBlock:
+                await self._room.park()
+            else:
+                break
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def send_nowait(self, message: bytes) -> None:
+        """Like `send`; raises trio.WouldBlock when the queue is full."""
+        if self._closed is not None:
+            raise self._closed_error()
+        if not self._session.has_room():
+            raise trio.WouldBlock
+        self._session.queue(message)
+        self._flush()
+
+    async def receive(self) -> bytes:
+        """The next message. After the last one, raises ChannelClosed. Cancellation loses nothing."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        has_waited = False
+        while True:
+            try:
+                message = self.receive_nowait()
+            except trio.WouldBlock:
+                await self._arrival.park()
+                has_waited = True
+            else:
+                break
+        if not has_waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return message
+
+    def receive_nowait(self) -> bytes:
+        """Like `receive`; raises trio.WouldBlock when no message is there."""
+        message = self._session.next_message()
+        if message is None:
+            if self._closed is not None:
+                raise self._closed_error()
+            raise trio.WouldBlock
+        if self._session.ack_due:
+            self._flush()
+        return message
+
+    async def close(self, reason: str = "done") -> None:
+        """Send what is queued, say goodbye with a reason, and wait for the peer's end: clean for both.
+
+        Bounded by `Limits.close_timeout_s`; a peer that takes longer sees a lost connection. Called again,
+        or after the end, it does nothing.
+        """
+        if self._closed is not None:
+            return
+        self._end(ChannelClosed(f"closed by this side: {reason}", clean=True))
+        with trio.move_on_after(self._limits.close_timeout_s):
+            while not self._is_path_over and (self._session.queue_size or not self._path.is_drained):
+                await self._room.park()
+            if not self._is_path_over:
+                try:
+                    self._path.write(self._path.encode(FrameType.GOODBYE, encode_reason(reason)))
+                    await self._path.drain()
+                except PathLost:
+                    return
+                self._path.end()
+            await self._reader_ended.wait()
+
+    def statistics(self) -> ChannelStatistics:
+        counters = self._session.counters
+        return ChannelStatistics(
+            messages_in=counters.messages_in,
+            messages_out=counters.messages_out,
+            bytes_in=counters.bytes_in,
+            bytes_out=counters.bytes_out,
+            wire_bytes_in=self._path.bytes_in,
+            wire_bytes_out=self._path.bytes_out,
+            queued_bytes=self._session.queue_size,
+            unacknowledged_bytes=self._session.unacknowledged_size,
+            messages_waiting=self._session.messages_waiting,
+        )
+
+    # ----------------------------------------------------------------- inside
+
+    def _closed_error(self) -> ChannelClosed:
+        assert self._closed is not None
+        error = ChannelClosed(self._closed.reason, clean=self._closed.clean)
+        error.__cause__ = self._closed.__cause__
+        return error
+
+    def _end(self, closed: ChannelClosed) -> None:
+        """No more sends; receives only of what is here. The first reason stays."""
+        if self._closed is None:
+            self._closed = closed
+        self._room.unpark_all()
+        self._arrival.unpark_all()
+
+    def _flush(self) -> None:
+        """Put on the path what may go. What the kernel does not take, `_write_loop` waits for."""
+        path = self._path
+        try:
+            while path.is_drained and not self._is_path_over:
+                frames = [path.encode(out.type, out.head, out.body) for out in self._session.take_outgoing(WRITE_SIZE)]
+                if not frames:
+                    break
+                path.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        except PathLost:
+            # The reader will find the end too, and perhaps before it a reason from the peer.
+            self._is_path_over = True
+        if not path.is_drained:
+            self._undrained.unpark_all()
+        if self._session.has_room():
+            self._room.unpark_all()
+
+    async def _write_loop(self) -> None:
+        while True:
+            if self._path.is_drained:
+                await self._undrained.park()
+            try:
+                await self._path.drain()
+            except PathLost:
+                self._is_path_over = True
+                self._room.unpark_all()
+                return
+            self._flush()
+
+    async def _read_loop(self) -> None:
+        try:
+            while self._take(await self._path.read_frame()):
+                pass
+        except TransportError as error:
+            closed = ChannelClosed(str(error), clean=False)
+            closed.__cause__ = error
+            self._end(closed)
+        finally:
+            self._is_path_over = True
+            self._reader_ended.set()
+            self._room.unpark_all()
+
+    def _take(self, frame: Frame) -> bool:
+        """Handle a frame; False when the peer has said goodbye."""
+        if frame.type is FrameType.GOODBYE:
+            self._end(ChannelClosed(decode_reason(frame.payload), clean=True))
+            if self._path.is_drained:
+                self._path.end()
+            return False
+        if frame.type not in (FrameType.SEGMENT, FrameType.SEGMENT_LAST, FrameType.ACK):
+            raise SessionViolation(f"a {frame.type.name} frame inside a session")
+        if self._session.receive(frame):
+            self._arrival.unpark()
+        elif self._session.ack_due or frame.type is FrameType.ACK:
+            self._flush()
+        return True
+
+
+@asynccontextmanager
+async def run_channel(path: Path, peer: Peer, limits: Limits) -> AsyncIterator[Channel]:
+    """A channel over a path whose handshake is done. For `open_channel`, `serve` and tests.
+
+    Leaving the block closes the channel cleanly; when cancelled, at once, which the peer sees as a loss.
+    """
+    path.decoder.payload_size_max = PAYLOAD_SIZE_MAX
+    channel = Channel(path, peer, limits)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel._read_loop)
+        nursery.start_soon(channel._write_loop)
+        try:
+            try:
+                yield channel
+            except Exception as error:
+                # Kept out of the nursery, which would wrap it in a group.
+                failure = error
+            await channel.close("done" if failure is None else f"failed: {type(failure).__name__}")
+        finally:
+            path.close()
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def open_channel(
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    expect: Expectation,
+    hello: Parameters,
+    *,
+    heartbeat_port: int = 0,
+    limits: Limits | None = None,
+) -> AsyncIterator[Channel]:
+    """Connect to a listener, and be welcome there.
+
+    Raises ConnectFailed, HandshakeTimeout, PeerRefused (with the peer's reason), CertificateProblem and its
+    kinds, or another TransportError. The block may be cancelled at any time.
+    """
+    limits = limits or Limits()
+    try:
+        with trio.fail_after(limits.handshake_timeout_s):
+            path, peer = await _connect(host, port, context, expect, Hello(hello, heartbeat_port))
+    except trio.TooSlowError:
+        raise HandshakeTimeout(
+            f"no WELCOME from {host}:{port} within {limits.handshake_timeout_s:g} s"
+        ) from None
+    async with run_channel(path, peer, limits) as channel:
+        yield channel
+
+
+async def _connect(
+    host: str, port: int, context: ssl.SSLContext, expect: Expectation, hello: Hello
+) -> tuple[Path, Peer]:
+    hello_payload = encode_hello(hello)
+    try:
+        wire = SocketWire(await trio.open_tcp_stream(host, port))
+    except OSError as error:
+        raise ConnectFailed(f"cannot connect to {host}:{port}: {error.strerror or error}") from error
+    path = Path(wire, TlsCipher(context, server_side=False))
+    path.decoder.payload_size_max = HANDSHAKE_SIZE_MAX
+    try:
+        await path.handshake()
+        identity = path.cipher.peer_identity()
+        expect.check(identity)
+        path.write(path.encode(FrameType.HELLO, hello_payload))
+        await path.drain()
+        welcome = ClientHandshake().receive(await path.read_frame())
+    except BaseException:
+        path.close()
+        raise
+    keys = HeartbeatKeys(welcome.session_id, welcome.key_to_server, welcome.key_to_client)
+    peer = Peer(identity, welcome.parameters, wire.peer_host, wire.peer_port, keys, welcome.heartbeat_port)
+    return path, peer

@@ -1,0 +1,111 @@
+"""Heartbeats over UDP, apart from the log: TCP stalls for 200 to 450 ms after a loss and would fake a death."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from transport.errors import ListenFailed
+from transport.heartbeat import DATAGRAM_SIZE_MAX, Beat, HeartbeatKeys, HeartbeatRejected, HeartbeatSealer, session_of
+
+_logger = logging.getLogger(__name__)
+
+SESSIONS_MAX = 1024
+
+
+class HeartbeatService:
+    """One UDP socket for the heartbeats of all sessions of a node; made by `open_heartbeats`."""
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self._socket = socket
+        self._sessions: dict[int, tuple[HeartbeatSealer, Callable[[Beat], None]]] = {}
+        self.port: int = socket.getsockname()[1]
+        self.rejected = 0
+        """Datagrams that were not a fresh beat of any session."""
+
+    async def run(
+        self,
+        keys: HeartbeatKeys,
+        address: tuple[str, int],
+        *,
+        interval_s: float,
+        payload: Callable[[], bytes],
+        on_beat: Callable[[Beat], None],
+    ) -> None:
+        """Beat for one session until cancelled; the first beat goes at once.
+
+        `payload()` is asked before every beat (at most heartbeat.PAYLOAD_SIZE_MAX bytes). `on_beat(beat)`
+        is called for each fresh beat of the peer and must not wait. A beat that cannot be sent is lost, as
+        it may be on the way: silence is for the failure detector to judge.
+        """
+        assert keys.session_id not in self._sessions
+        assert len(self._sessions) < SESSIONS_MAX
+        sealer = HeartbeatSealer(keys)
+        self._sessions[keys.session_id] = (sealer, on_beat)
+        try:
+            due = trio.current_time()
+            while True:
+                try:
+                    await self._socket.sendto(sealer.seal(time.monotonic_ns(), payload()), address)
+                except OSError as error:
+                    _logger.debug("heartbeat to %s:%d not sent: %s", *address, error)
+                # After a stall the missed beats are not sent in a burst.
+                due = max(due + interval_s, trio.current_time())
+                await trio.sleep_until(due)
+        finally:
+            del self._sessions[keys.session_id]
+
+    async def _receive_loop(self) -> None:
+        while True:
+            try:
+                datagram, _ = await self._socket.recvfrom(DATAGRAM_SIZE_MAX + 1)
+            except OSError as error:
+                # An ICMP error of an earlier beat; the socket itself is well.
+                _logger.debug("heartbeat socket: %s", error)
+                continue
+            self._take(datagram, time.monotonic_ns())
+
+    def _take(self, datagram: bytes, now_ns: int) -> None:
+        session_id = session_of(datagram)
+        session = None if session_id is None else self._sessions.get(session_id)
+        if session is None:
+            self.rejected += 1
+            return
+        sealer, on_beat = session
+        try:
+            beat = sealer.open(datagram, now_ns)
+        except HeartbeatRejected as error:
+            self.rejected += 1
+            _logger.debug("heartbeat dropped: %s", error)
+        else:
+            on_beat(beat)
+
+
+@asynccontextmanager
+async def open_heartbeats(host: str, port: int = 0) -> AsyncIterator[HeartbeatService]:
+    """Bind a UDP port (0: any free one) and receive on it inside the block. Raises ListenFailed."""
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_DGRAM)
+        family, kind, protocol, _, address = found[0]
+        udp = trio.socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ListenFailed(f"cannot take UDP port {port} of {host}: {error.strerror or error}") from error
+    with udp:
+        try:
+            await udp.bind(address)
+        except OSError as error:
+            raise ListenFailed(f"cannot take UDP port {port} of {host}: {error.strerror}") from error
+        service = HeartbeatService(udp)
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service._receive_loop)
+            try:
+                yield service
+            except Exception as error:
+                failure = error
+            finally:
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
