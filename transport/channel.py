@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
+from transport.background import open_background
 from transport.errors import (
     ChannelClosed,
     ConnectFailed,
@@ -258,22 +259,18 @@ async def run_channel(path: Path, peer: Peer, limits: Limits) -> AsyncIterator[C
     """
     path.decoder.payload_size_max = PAYLOAD_SIZE_MAX
     channel = Channel(path, peer, limits)
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         nursery.start_soon(channel._read_loop)
         nursery.start_soon(channel._write_loop)
         try:
-            try:
-                yield channel
-            except Exception as error:
-                # Kept out of the nursery, which would wrap it in a group.
-                failure = error
-            await channel.close("done" if failure is None else f"failed: {type(failure).__name__}")
+            yield channel
+        except Exception as error:
+            await channel.close(f"failed: {type(error).__name__}")
+            raise
+        else:
+            await channel.close()
         finally:
             path.close()
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from transport.background import open_background
 from transport.errors import ListenFailed
 from transport.heartbeat import DATAGRAM_SIZE_MAX, Beat, HeartbeatKeys, HeartbeatRejected, HeartbeatSealer, session_of
 
@@ -98,14 +99,6 @@ async def open_heartbeats(host: str, port: int = 0) -> AsyncIterator[HeartbeatSe
         except OSError as error:
             raise ListenFailed(f"cannot take UDP port {port} of {host}: {error.strerror}") from error
         service = HeartbeatService(udp)
-        failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
+        async with open_background() as nursery:
             nursery.start_soon(service._receive_loop)
-            try:
-                yield service
-            except Exception as error:
-                failure = error
-            finally:
-                nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+            yield service

@@ -1,11 +1,15 @@
 """For tests: channels over memory (they run under a mock clock) and a TCP proxy that misbehaves."""
 
+import math
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
 
+from transport.background import open_background
 from transport.channel import Channel, Limits, Peer, run_channel
 from transport.heartbeat import HeartbeatKeys
 from transport.identity import Identity
@@ -13,6 +17,9 @@ from transport.path import RECEIVE_SIZE, Path, PathLost
 
 MEMORY_WIRE_SIZE = 256 * 1024
 """How many bytes a memory wire holds under way, as a kernel's socket buffer would."""
+
+CHUNKS_DELAYED_MAX = 256
+"""How many chunks (of up to 64 KiB) one direction of the proxy holds back before it stops reading."""
 
 NODE_A = Identity("testing", "node", "a")
 NODE_B = Identity("testing", "node", "b")
@@ -127,6 +134,105 @@ async def memory_channel_pair(
             path = Path(wire, PlainCipher(peer))
             channels.append(await stack.enter_async_context(run_channel(path, about, limits or Limits())))
         yield channels[0], channels[1]
+
+
+@dataclass(slots=True)
+class Direction:
+    """What the proxy does to the bytes of one direction. May be changed at any time."""
+
+    delay_s: float = 0.0
+    cut_after: float = math.inf
+    """After so many bytes (of all connections together) the connection is cut, in mid-frame if need be."""
+    is_blackhole: bool = False
+    """Bytes are taken and thrown away, and nobody is told."""
+    passed: int = 0
+
+
+class ChaosProxy:
+    """A TCP proxy on loopback between a client and a server."""
+
+    def __init__(self, port: int, target: tuple[str, int]) -> None:
+        self.port = port
+        self.target = target
+        self.to_server = Direction()
+        self.to_client = Direction()
+        self._connections: set[trio.CancelScope] = set()
+
+    def cut(self) -> None:
+        """Reset all connections there are now, at both ends."""
+        for scope in self._connections:
+            scope.cancel()
+
+    async def _serve_one(self, client: trio.SocketStream) -> None:
+        with trio.CancelScope() as scope:
+            try:
+                server = await trio.open_tcp_stream(*self.target)
+            except OSError:
+                _reset(client)
+                return
+            self._connections.add(scope)
+            async with client, server:
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._copy, client, server, self.to_server, scope)
+                        nursery.start_soon(self._copy, server, client, self.to_client, scope)
+                finally:
+                    self._connections.discard(scope)
+                    if scope.cancel_called:
+                        _reset(client)
+                        _reset(server)
+
+    async def _copy(
+        self, source: trio.SocketStream, sink: trio.SocketStream, direction: Direction, scope: trio.CancelScope
+    ) -> None:
+        send, receive = trio.open_memory_channel[tuple[float, bytes]](CHUNKS_DELAYED_MAX)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._deliver, receive, sink, direction, scope)
+            async with send:
+                try:
+                    async for chunk in source:
+                        await send.send((trio.current_time() + direction.delay_s, bytes(chunk)))
+                except trio.BrokenResourceError:
+                    scope.cancel()
+
+    async def _deliver(
+        self,
+        receive: trio.MemoryReceiveChannel[tuple[float, bytes]],
+        sink: trio.SocketStream,
+        direction: Direction,
+        scope: trio.CancelScope,
+    ) -> None:
+        try:
+            async for due, chunk in receive:
+                await trio.sleep_until(due)
+                if direction.is_blackhole:
+                    continue
+                room = direction.cut_after - direction.passed
+                part = chunk if len(chunk) <= room else chunk[: int(room)]
+                direction.passed += len(part)
+                await sink.send_all(part)
+                if direction.passed >= direction.cut_after:
+                    scope.cancel()
+            await sink.send_eof()
+        except trio.BrokenResourceError:
+            scope.cancel()
+
+
+@asynccontextmanager
+async def open_chaos_proxy(host: str, port: int) -> AsyncIterator[ChaosProxy]:
+    """A proxy to host:port; clients connect to 127.0.0.1 and the proxy's `port`."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    proxy = ChaosProxy(listeners[0].socket.getsockname()[1], (host, port))
+    async with open_background() as nursery:
+        nursery.start_soon(trio.serve_listeners, proxy._serve_one, listeners)
+        yield proxy
+
+
+def _reset(stream: trio.SocketStream) -> None:
+    """Close with a reset, so that neither end takes it for a clean end of stream."""
+    if stream.socket.fileno() >= 0:
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.socket.close()
 
 
 def _take_all(buffer: bytearray) -> bytes:
