@@ -7,6 +7,7 @@ says that bit 12 of the immediate is bit 31 of the instruction, bits 10 to 5 sta
 the privileged instructions.) Floating point has no row: its encodings are illegal instructions.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,6 +119,38 @@ FORMATS: dict[str, tuple[Field, ...]] = {
     "CJ": (_field("imm", "11@12 4@11 9:8@9 10@8 6@7 7@6 3:1@3 5@2", signed=True),),
 }
 """Operands of each format, in the order in which `expansion` and the assembler's positions list them."""
+
+
+SYNTAX: dict[str, str] = {
+    form: text
+    for forms, text in (
+        ("none", ""),
+        ("R", "{rd}, {rs1}, {rs2}"),
+        ("I shift6 shift5", "{rd}, {rs1}, {imm}"),
+        ("load CL.w CL.d", "{rd}, {imm}({rs1})"),
+        ("store CS.w CS.d", "{rs2}, {imm}({rs1})"),
+        ("B", "{rs1}, {rs2}, {target}"),
+        ("U CI.lui", "{rd}, {upper}"),
+        ("J", "{rd}, {target}"),
+        ("csr", "{rd}, {csr}, {rs1}"),
+        ("csri", "{rd}, {csr}, {imm}"),
+        ("lr", "{rd}, ({rs1})"),
+        ("amo", "{rd}, {rs2}, ({rs1})"),
+        ("fence", "{pred}, {succ}"),
+        ("sfence", "{rs1}, {rs2}"),
+        ("CR CA", "{rd}, {rs2}"),
+        ("CR.jump", "{rs1}"),
+        ("CI CI.shift CB.shift CB.andi", "{rd}, {imm}"),
+        ("CI.addi16sp", "x2, {imm}"),
+        ("CI.lwsp CI.ldsp", "{rd}, {imm}(x2)"),
+        ("CSS.swsp CSS.sdsp", "{rs2}, {imm}(x2)"),
+        ("CIW", "{rd}, x2, {imm}"),
+        ("CB", "{rs1}, {target}"),
+        ("CJ", "{target}"),
+    )
+    for form in forms.split()
+}
+"""How assemblers write the operands of each format."""
 
 
 @dataclass(frozen=True)
@@ -300,75 +333,47 @@ def expand(halfword: int) -> int | None:
 
 
 def disassemble(word: int, pc: int | None = None) -> str:
-    """Text of one instruction, registers as x0..x31; branch targets are absolute when `pc` is given."""
+    """One instruction as an assembler takes it; branch targets are absolute when `pc` is given."""
     encoding = decode(word)
     if encoding is None:
         return f".insn {word:#x}"
-    parts = {}
-    for name, value in encoding.operands(word).items():
-        if name in ("rd", "rs1", "rs2"):
-            parts[name] = f"x{value}"
-        elif name == "csr":
-            parts[name] = CSR_NAMES.get(value, f"{value:#x}")
-        elif name == "imm" and encoding.format in ("B", "J", "CB", "CJ"):
-            parts[name] = f".{value:+d}" if pc is None else f"{pc + value & (1 << 64) - 1:#x}"
-        elif name == "imm" and encoding.format in ("U", "CI.lui"):
-            parts[name] = f"{value >> 12 & 0xFFFFF:#x}"
-        elif name in ("fm", "pred", "succ", "aqrl"):
-            parts[name] = f"{name}={value}"
-        else:
-            parts[name] = str(value)
-    if encoding.format in ("load", "store", "CL.w", "CL.d", "CS.w", "CS.d"):
-        base = parts.pop("rs1")
-        parts["imm"] = f"{parts['imm']}({base})"
-    return f"{encoding.name} {', '.join(parts.values())}".rstrip()
+    operands = encoding.operands(word)
+    shown = {name: f"x{value}" if name in ("rd", "rs1", "rs2") else str(value) for name, value in operands.items()}
+    name, imm = encoding.name, operands.get("imm", 0)
+    shown["upper"] = f"{imm >> 12 & 0xFFFFF:#x}"
+    shown["target"] = f".{imm:+d}" if pc is None else f"{pc + imm & (1 << 64) - 1:#x}"
+    if "csr" in operands:
+        shown["csr"] = CSR_NAMES.get(operands["csr"], f"{operands['csr']:#x}")
+    if "aqrl" in operands:
+        name += ("", ".rl", ".aq", ".aqrl")[operands["aqrl"]]
+    for ordering in operands.keys() & {"pred", "succ"}:
+        letters = (letter for bit, letter in zip((8, 4, 2, 1), "iorw", strict=True) if operands[ordering] & bit)
+        shown[ordering] = "".join(letters) or "0"
+    return f"{name} {SYNTAX[encoding.format].format(**shown)}".rstrip()
+
+
+def _csrs(first: int, names: Iterable[str]) -> dict[str, int]:
+    return {name: first + index for index, name in enumerate(names)}
 
 
 CSRS: dict[str, int] = {
-    "cycle": 0xC00,
-    "time": 0xC01,
-    "instret": 0xC02,
-    **{f"hpmcounter{n}": 0xC00 + n for n in range(3, 32)},
-    "sstatus": 0x100,
-    "sie": 0x104,
-    "stvec": 0x105,
-    "scounteren": 0x106,
-    "senvcfg": 0x10A,
-    "sscratch": 0x140,
-    "sepc": 0x141,
-    "scause": 0x142,
-    "stval": 0x143,
-    "sip": 0x144,
-    "satp": 0x180,
-    "mvendorid": 0xF11,
-    "marchid": 0xF12,
-    "mimpid": 0xF13,
-    "mhartid": 0xF14,
-    "mconfigptr": 0xF15,
-    "mstatus": 0x300,
-    "misa": 0x301,
-    "medeleg": 0x302,
-    "mideleg": 0x303,
-    "mie": 0x304,
-    "mtvec": 0x305,
-    "mcounteren": 0x306,
-    "menvcfg": 0x30A,
-    "mcountinhibit": 0x320,
-    **{f"mhpmevent{n}": 0x320 + n for n in range(3, 32)},
-    "mscratch": 0x340,
-    "mepc": 0x341,
-    "mcause": 0x342,
-    "mtval": 0x343,
-    "mip": 0x344,
+    **_csrs(0xC00, ("cycle", "time", "instret", *(f"hpmcounter{n}" for n in range(3, 32)))),
+    **_csrs(0x100, ("sstatus",)),
+    **_csrs(0x104, ("sie", "stvec", "scounteren")),
+    **_csrs(0x10A, ("senvcfg",)),
+    **_csrs(0x140, ("sscratch", "sepc", "scause", "stval", "sip")),
+    **_csrs(0x180, ("satp",)),
+    **_csrs(0xF11, ("mvendorid", "marchid", "mimpid", "mhartid", "mconfigptr")),
+    **_csrs(0x300, ("mstatus", "misa", "medeleg", "mideleg", "mie", "mtvec", "mcounteren")),
+    **_csrs(0x30A, ("menvcfg",)),
+    **_csrs(0x320, ("mcountinhibit",)),
+    **_csrs(0x323, (f"mhpmevent{n}" for n in range(3, 32))),
+    **_csrs(0x340, ("mscratch", "mepc", "mcause", "mtval", "mip")),
     **{f"pmpcfg{n}": 0x3A0 + n for n in range(0, 16, 2)},
-    **{f"pmpaddr{n}": 0x3B0 + n for n in range(64)},
-    "mcycle": 0xB00,
-    "minstret": 0xB02,
-    **{f"mhpmcounter{n}": 0xB00 + n for n in range(3, 32)},
-    "tselect": 0x7A0,
-    "tdata1": 0x7A1,
-    "tdata2": 0x7A2,
-    "tdata3": 0x7A3,
+    **_csrs(0x3B0, (f"pmpaddr{n}" for n in range(64))),
+    **_csrs(0xB00, ("mcycle",)),
+    **_csrs(0xB02, ("minstret", *(f"mhpmcounter{n}" for n in range(3, 32)))),
+    **_csrs(0x7A0, ("tselect", "tdata1", "tdata2", "tdata3")),
 }
 """Numbers of the CSRs that have a name (volume II, "CSR Listing"); which of them exist, the hart says."""
 
