@@ -145,7 +145,8 @@ def test_damage_before_a_far_record_is_not_taken_for_a_torn_tail(
     monkeypatch.setattr(log_file, "_SEARCH_SIZE", 64)
     path = tmp_path / "x.log"
     big: list[Entry] = [Input(70_000, "uart0", 6, bytes(4000))]
-    for last in (BATCHES[2], [Horizon(80_000)]):
+    lasts: list[list[Entry]] = [BATCHES[2], [Horizon(80_000)]]
+    for last in lasts:
         batches = [*BATCHES[:2], big, last]
         path.unlink(missing_ok=True)
         ends = write(path, batches)
