@@ -113,14 +113,12 @@ class ReferenceHart:
         interrupt = self._interrupt_to_take()
         if interrupt is not None:
             self._enter_trap(INTERRUPT | interrupt, 0)
-            self.csr.instret_offset = self.csr.instret_offset - 1 & MASK64
         else:
             try:
                 self._execute_next()
                 self.pc = self.next_pc & MASK64
             except Trap as trap:
                 self._enter_trap(trap.cause, trap.tval)
-                self.csr.instret_offset = self.csr.instret_offset - 1 & MASK64
         self.bus.tick += 1
 
     def _interrupt_to_take(self) -> int | None:
@@ -135,6 +133,7 @@ class ReferenceHart:
         return next((number for number in INTERRUPT_PRIORITY if enabled >> number & 1), None)
 
     def _enter_trap(self, cause: int, tval: int) -> None:
+        self.csr.not_retired += 1
         values, privilege = self.csr.values, self.csr.privilege
         number = cause & ~INTERRUPT
         delegated = values["mideleg" if cause & INTERRUPT else "medeleg"] >> number & 1

@@ -17,12 +17,13 @@ MISA = 2 << 62 | sum(1 << ord(letter) - ord("A") for letter in "ACIMSU")
 MSTATUS_SIE, MSTATUS_MIE = 1 << 1, 1 << 3
 MSTATUS_SPIE, MSTATUS_MPIE = 1 << 5, 1 << 7
 MSTATUS_SPP, MSTATUS_MPP_SHIFT, MSTATUS_MPP = 1 << 8, 11, 3 << 11
-MSTATUS_MPRV, MSTATUS_SUM, MSTATUS_MXR = 1 << 17, 1 << 18, 1 << 19
+MSTATUS_MPRV, MSTATUS_MXR = 1 << 17, 1 << 19
 MSTATUS_TVM, MSTATUS_TW, MSTATUS_TSR = 1 << 20, 1 << 21, 1 << 22
 MSTATUS_UXL_SXL = 2 << 32 | 2 << 34
 
-SSTATUS_WRITABLE = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_SUM | MSTATUS_MXR
+SSTATUS_WRITABLE = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_MXR
 SSTATUS_READABLE = SSTATUS_WRITABLE | 3 << 32
+"""SUM is wired to zero because `satp.MODE` is."""
 MSTATUS_WRITABLE = (
     SSTATUS_WRITABLE
     | (MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV)
@@ -48,6 +49,8 @@ WRITABLE: dict[str, int] = {
     "mtval": MASK64,
     "stvec": MASK64 & ~2,
     "scounteren": 7,
+    "menvcfg": 1,
+    "senvcfg": 1,
     "sscratch": MASK64,
     "sepc": MASK64 & ~1,
     "scause": MASK64,
@@ -63,8 +66,6 @@ READ_ONLY: dict[str, int] = {
     "mimpid": 0,
     "mhartid": 0,
     "mconfigptr": 0,
-    "menvcfg": 0,
-    "senvcfg": 0,
     "mcountinhibit": 0,
     **{f"mhpmcounter{n}": 0 for n in range(3, 32)},
     **{f"mhpmevent{n}": 0 for n in range(3, 32)},
@@ -95,11 +96,13 @@ class ControlStatus:
         self.clocks = clocks
         self.privilege = MACHINE
         self.values: dict[str, int] = dict.fromkeys(WRITABLE, 0)
-        self.values |= {"mstatus": MSTATUS_UXL_SXL, "mip": 0, "scounteren": 7}
+        self.values |= {"mstatus": MSTATUS_UXL_SXL, "mip": 0, "mcounteren": 7, "scounteren": 7}
         self.cycle_offset = 0
         """`mcycle - tick`, modulo 2**64."""
         self.instret_offset = 0
-        """`minstret - tick`, modulo 2**64; goes down by one at each trap and interrupt entry."""
+        """`minstret - (tick - not_retired)`, modulo 2**64."""
+        self.not_retired = 0
+        """Ticks that retired no instruction: exceptions and interrupt entries."""
         self._readers: dict[str, Callable[[], int]] = {
             "mstatus": lambda: self.values["mstatus"],
             "sstatus": lambda: self.values["mstatus"] & SSTATUS_READABLE,
@@ -184,11 +187,11 @@ class ControlStatus:
         return self.clocks.tick + self.cycle_offset
 
     def _instret(self) -> int:
-        return self.clocks.tick + self.instret_offset
+        return self.clocks.tick - self.not_retired + self.instret_offset
 
     def _write_cycle(self, value: int) -> None:
         """The next instruction reads `value`: the write takes the place of this one's increment."""
         self.cycle_offset = value - (self.clocks.tick + 1) & MASK64
 
     def _write_instret(self, value: int) -> None:
-        self.instret_offset = value - (self.clocks.tick + 1) & MASK64
+        self.instret_offset = value - (self.clocks.tick + 1 - self.not_retired) & MASK64
