@@ -128,9 +128,7 @@ class OutputGate:
         return {device: stream.logged for device, stream in self._streams.items()}
 
     def retained(self) -> tuple[Piece, ...]:
-        return tuple(
-            piece for s in self._streams.values() for queue in (s.released, s.waiting) for _, piece in queue
-        )
+        return tuple(piece for s in self._streams.values() for queue in (s.released, s.waiting) for _, piece in queue)
 
     def restore(self, pos: int, outputs: Iterable[Piece], confirmed: Offsets, inputs: Offsets) -> None:
         """Takes the place of everything: `pos` entries held, and the three kinds of offsets as another gate had them.

@@ -1,0 +1,177 @@
+"""A live node's sessions with edges: what the gate lets out, and what comes in.
+
+Any number of edges may be connected, one is attached: the newest to have said so in this generation. Whoever is
+attached gets the committed outputs from where it says it stands, and every input acknowledgement; only its inputs
+are taken. A new generation detaches it: it hears `Live`, attaches again and repeats what was not acknowledged.
+"""
+
+from ftvm.errors import ProtocolError
+from ftvm.replication.effects import CloseEdge, InjectInput, SendEdge
+from ftvm.replication.messages import (
+    Attach,
+    EdgeMessage,
+    Final,
+    Halted,
+    Input,
+    InputAck,
+    Live,
+    Output,
+    stream_device,
+    stream_id,
+)
+from ftvm.replication.replica import Replica
+
+INPUT_WINDOW = 64 * 1024
+"""Input units that an edge may have sent and not seen acknowledged, per stream."""
+
+
+class EdgeSessions:
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._open: dict[int, None] = {}
+        self._injected: dict[str, int] = {}
+        self._told: dict[str, int | None] = {}
+        self._owed: dict[str, int] = {}
+        self._halt_told = False
+        self.attached: int | None = None
+        self.live = False
+        self.takes_input = False
+        self.halted = False
+
+    # ---- this node's part
+
+    def go_live(self) -> None:
+        """This node holds a new generation: whatever was attached has to attach to it."""
+        if not self._injected:
+            self._injected = dict(self._replica.gate.logged())
+        self.live = True
+        self.takes_input = not self.halted
+        self.attached = None
+        for edge in self._open:
+            self._replica.emit(SendEdge(edge, self._announcement()))
+
+    def fall_silent(self) -> None:
+        self.live = False
+        self.takes_input = False
+        self.attached = None
+
+    def halt(self) -> None:
+        self.halted = True
+        self.takes_input = False
+        self.release()
+
+    def release(self) -> None:
+        """Sends all that is committed and was not sent in this attachment."""
+        if self.attached is None or not self.live:
+            return
+        replica, gate, edge = self._replica, self._replica.gate, self.attached
+        gen = replica.generation
+        for piece in gate.release():
+            message = Output(gen, self._stream(piece.device), piece.offset, piece.data, piece.is_break)
+            replica.emit(SendEdge(edge, message))
+        for device, told in self._told.items():
+            acked = gate.acked(device)
+            if told is None and acked < self._owed[device]:
+                continue
+            if told is None or acked > told:
+                self._told[device] = acked
+                replica.emit(SendEdge(edge, InputAck(gen, self._stream(device), acked)))
+        if self.halted and gate.committed == gate.end and not self._halt_told:
+            self._halt_told = True
+            replica.emit(SendEdge(edge, self._epitaph()))
+
+    # ---- the edges' part
+
+    def opened(self, edge: int) -> None:
+        self._open[edge] = None
+        if self.live:
+            self._replica.emit(SendEdge(edge, self._announcement()))
+
+    def lost(self, edge: int) -> None:
+        self._open.pop(edge, None)
+        if self.attached == edge:
+            self.attached = None
+
+    def received(self, edge: int, message: EdgeMessage) -> bool:
+        """Returns whether the edge says that it has everything (`Final`). What it must not say closes its session."""
+        if edge not in self._open:
+            return False
+        try:
+            return self._received(edge, message)
+        except ProtocolError as error:
+            self.lost(edge)
+            self._replica.emit(CloseEdge(edge, str(error)))
+            return False
+
+    def _received(self, edge: int, message: EdgeMessage) -> bool:
+        match message:
+            case _ if not self.live or message.gen != self._replica.generation:
+                return False
+            case Attach():
+                self._attach(edge, message)
+            case Input() if edge == self.attached:
+                self._input(message)
+            case Final() if edge == self.attached:
+                return self._halt_told
+            case Input() | Final():
+                pass
+            case _:
+                raise ProtocolError(f"an edge sent {type(message).__name__}, which only a node sends")
+        return False
+
+    def _attach(self, edge: int, message: Attach) -> None:
+        gate = self._replica.gate
+        confirmed = gate.confirmed()
+        for device in self._injected:
+            stream = self._stream(device)
+            have = message.outputs_have.get(stream, confirmed[device])
+            acked = message.inputs_acked.get(stream)
+            if have > gate.output_end(device):
+                raise ProtocolError(f"the edge has more of {stream} than this machine ever said")
+            if have < confirmed[device]:
+                raise ProtocolError(f"the edge had confirmed more of {stream} than it has now")
+            if acked is not None and acked > self._injected[device]:
+                raise ProtocolError(f"the edge was acknowledged more of {stream} than this machine was given")
+            gate.rewind(device)
+            gate.confirm(device, have)
+            self._told[device] = acked
+            # An edge that does not know where its inputs stand may number the next one only when all that came
+            # before it is safe: an acknowledgement tells it.
+            self._owed[device] = self._injected[device]
+        self.attached = edge
+        self._halt_told = False
+        self.release()
+
+    def _input(self, message: Input) -> None:
+        device = stream_device(message.stream)
+        if device not in self._injected or message.stream != self._stream(device):
+            raise ProtocolError(f"there is no stream {message.stream}")
+        gate = self._replica.gate
+        if message.outputs_have > gate.output_end(device):
+            raise ProtocolError(f"the edge confirms more of {message.stream} than this machine ever said")
+        gate.confirm(device, message.outputs_have)
+        expected = self._injected[device]
+        if message.offset > expected:
+            raise ProtocolError(f"input to {message.stream} begins at {message.offset}, not at {expected}")
+        data = message.data[expected - message.offset :]
+        if not data or not self.takes_input:
+            return
+        if expected + len(data) - gate.acked(device) > INPUT_WINDOW:
+            raise ProtocolError(f"more than {INPUT_WINDOW} unacknowledged units of input to {message.stream}")
+        self._injected[device] = expected + len(data)
+        self._replica.emit(InjectInput(device, expected, data, message.is_break))
+
+    # ---- words
+
+    def _stream(self, device: str) -> str:
+        return stream_id(device, self._replica.boot)
+
+    def _announcement(self) -> Live:
+        streams = tuple(self._stream(device) for device in self._injected)
+        return Live(self._replica.generation, streams)
+
+    def _epitaph(self) -> Halted:
+        gate = self._replica.gate
+        outputs = {self._stream(device): gate.output_end(device) for device in self._injected}
+        inputs = {self._stream(device): offset for device, offset in gate.logged().items()}
+        return Halted(self._replica.generation, outputs, inputs)

@@ -1,0 +1,61 @@
+"""What both roles of a node share: who it is, what it holds of the machine, and the effects of the current event."""
+
+from dataclasses import dataclass, field
+
+from ftvm.replication.effects import Effect
+from ftvm.replication.messages import Heartbeat, Life
+from ftvm.replication.output_gate import OutputGate
+
+MILLISECOND_NS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationConfig:
+    """One node's view of the cluster, and the bounds. Times decide how fast it heals, never what is true."""
+
+    name: str
+    peers: tuple[str, ...]
+    devices: tuple[str, ...] = ("uart0",)
+    timeout_ns: int = 200 * MILLISECOND_NS
+    """T: so long a silent peer is waited for."""
+    heartbeat_ns: int = 50 * MILLISECOND_NS
+    claim_retry_ns: int = 500 * MILLISECOND_NS
+    probe_retry_ns: int = 100 * MILLISECOND_NS
+    suspect_max_ns: int = 1000 * MILLISECOND_NS
+    """A primary that answers probes but took no session back is waited for so long, then a claim decides."""
+    void_delay_ns: int = 2000 * MILLISECOND_NS
+    """The winner of a generation that was not activated may be silent so long before its grant is voided."""
+    off_wait_ns: int = 2000 * MILLISECOND_NS
+    """A halted machine waits so long for an edge to attach and take the last outputs."""
+    hand_over_wait_ns: int = 2000 * MILLISECOND_NS
+    join_wait_ns: int = 30_000 * MILLISECOND_NS
+    """From the opening of a joiner's session to its `Ready`."""
+    lag_ticks_max: int = 8_000_000
+    unacked_bytes_max: int = 4 * 1024 * 1024
+    joiner_backlog_bytes_max: int = 64 * 1024 * 1024
+    retained_bytes_max: int = 1024 * 1024
+    """Outputs that the edge has not confirmed. At the bound the guest's execution waits."""
+
+    def __post_init__(self) -> None:
+        assert 0 < self.heartbeat_ns * 2 < self.timeout_ns, "a single late heartbeat must not look like a death"
+
+
+@dataclass(slots=True)
+class Replica:
+    config: ReplicationConfig
+    life: Life
+    gate: OutputGate
+    generation: int = 0
+    """Whose stream this node holds, or which it holds itself. Follows from what it received, never from what the
+    arbiter says is current; the one exception is a record of its own primary that names it."""
+    boot: int = 0
+    """The generation in which the machine was started cold: part of every stream id."""
+    tick: int = 0
+    """Of the newest entry, for who executes; how far it has executed, for a shadow."""
+    effects: list[Effect] = field(default_factory=list)
+
+    def emit(self, *effects: Effect) -> None:
+        self.effects.extend(effects)
+
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat(self.generation, self.life, self.gate.end, self.tick)

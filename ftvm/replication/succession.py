@@ -1,0 +1,270 @@
+"""How a node passes from state to state: claims, answers, going live, falling silent, ending.
+
+Every change of state goes through `_step`, which follows `arbitration.TRANSITIONS`. `Node` adds the events.
+"""
+
+from dataclasses import dataclass
+
+from ftvm.errors import ExitCode
+from ftvm.replication.arbitration import ACCEPTING, Cause, Claimant, State, successor
+from ftvm.replication.effects import AskArbiter, Exit, Frozen, GoLive, Note, Probe, StartOver
+from ftvm.replication.events import Presence
+from ftvm.replication.messages import (
+    Activate,
+    Activated,
+    Claim,
+    Granted,
+    Kind,
+    Ledger,
+    Life,
+    Refused,
+)
+from ftvm.replication.output_gate import OutputGate
+from ftvm.replication.primary import Follower, Primary, Stage
+from ftvm.replication.replica import Replica, ReplicationConfig
+from ftvm.replication.shadow import Shadow
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What a node says of itself. `lag_ticks` is that of the slowest member."""
+
+    state: State
+    life: Life
+    generation: int
+    boot: int
+    pos: int
+    committed: int
+    tick: int
+    retained_bytes: int
+    members: tuple[str, ...]
+    joiners: tuple[str, ...]
+    primary: str
+    lag_ticks: int
+    edge_attached: bool
+
+
+@dataclass(slots=True)
+class Halt:
+    ok: bool
+    code: int
+    how: str
+
+
+class Succession:
+    def __init__(self, config: ReplicationConfig, life: Life) -> None:
+        self._config = config
+        self._replica = Replica(config, life, OutputGate(config.devices))
+        self._shadow = Shadow(self._replica)
+        self._primary = Primary(self._replica)
+        self._claimant = Claimant(config.claim_retry_ns)
+        self._state = State.STARTING
+        self._executing = False
+        """The engine runs freely, or did when it was last allowed to: the log is this node's own."""
+        self._boots = False
+        self._force = False
+        self._keep: tuple[Life, ...] = ()
+        self._ledger = Ledger()
+        self._halt: Halt | None = None
+        self._now_ns = 0
+        self._since_ns = 0
+        self._probe_at_ns = 0
+        self._holder_seen_ns = 0
+        self._edgeless_since_ns = 0
+
+    # ---- what it is
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def generation(self) -> int:
+        return self._replica.generation
+
+    def presence(self) -> Presence:
+        """For whoever asks who is here: goes into the handshake's answer."""
+        live = self._state in ACCEPTING and self._halt is None
+        return Presence(self._replica.life, self._replica.generation, live)
+
+    def status(self) -> NodeStatus:
+        replica, followers = self._replica, self._primary.followers.values()
+        members = self._primary.members()
+        return NodeStatus(
+            self._state,
+            replica.life,
+            replica.generation,
+            replica.boot,
+            replica.gate.end,
+            replica.gate.committed,
+            replica.tick,
+            replica.gate.retained_bytes,
+            tuple(member.peer for member in members),
+            tuple(follower.peer for follower in followers if follower.stage is not Stage.MEMBER),
+            self._shadow.peer,
+            max((replica.tick - member.tick for member in members), default=0),
+            self._primary.edges.attached is not None,
+        )
+
+    # ---- states
+
+    def _step(self, cause: Cause) -> None:
+        self._state = successor(self._state, cause)
+        self._since_ns = self._now_ns
+
+    def _end(self, last: Exit | StartOver) -> None:
+        self._step(Cause.ENDED)
+        self._primary.edges.fall_silent()
+        self._replica.emit(last)
+
+    # ---- asking
+
+    def _claim(self, kind: Kind, want: int | None = None, keep: tuple[Life, ...] = ()) -> None:
+        replica = self._replica
+        holder = replica.life if self._executing else self._shadow.primary_life
+        claim = Claim(
+            want if want is not None else replica.generation + 1,
+            replica.generation,
+            holder if replica.generation else b"",
+            replica.life,
+            kind,
+            keep,
+            self._config.name,
+            self._force,
+        )
+        self._ask(claim)
+
+    def _ask(self, request: Claim | Activate) -> None:
+        self._replica.emit(AskArbiter(self._claimant.ask(request, self._now_ns)))
+
+    def _probe(self, *peers: str) -> None:
+        self._probe_at_ns = self._now_ns + self._config.probe_retry_ns
+        self._replica.emit(*(Probe(peer) for peer in peers))
+
+    # ---- answers
+
+    def _answered(self, request: Claim | Activate, answer: Granted | Refused | Activated) -> None:
+        match answer:
+            case Granted() if isinstance(request, Claim) and request.kind is Kind.OFF:
+                assert self._halt is not None
+                code = ExitCode.OK if self._halt.ok else ExitCode.GUEST_FAILED
+                self._end(Exit(code, f"the guest halted: {self._halt.how}, code {self._halt.code}"))
+            case Granted():
+                assert isinstance(request, Claim)
+                self._step(Cause.GRANTED)
+                self._keep = request.keep
+                self._boots = request.kind is Kind.BOOT
+                self._ask(Activate(answer.gen, self._replica.life))
+            case Activated():
+                self._activated(answer.gen)
+            case Refused():
+                self._ledger = Ledger(answer.records, answer.last_activated)
+                self._refused(request)
+
+    def _refused(self, request: Claim | Activate) -> None:
+        if self._state is State.BOOTING:
+            if self._ledger.off or self._force:
+                self._claim(Kind.BOOT, want=self._ledger.current + 1)
+            else:
+                newest = self._ledger.records[-1]
+                line = (
+                    f"generation {newest.gen} of this machine is held by {newest.holder or newest.life.hex()}: "
+                    "start this node as a shadow, or force a cold start and lose what that one holds"
+                )
+                self._end(Exit(ExitCode.CLAIM_LOST, line))
+            return
+        if self._ledger.off:
+            self._end(Exit(ExitCode.OK, "the machine was powered off"))
+            return
+        if self._state is State.CLAIMING:
+            record = self._ledger.record(self._replica.generation + 1)
+            if record is not None and record.life == self._shadow.primary_life and self._replica.life in record.keep:
+                self._step(Cause.KEPT)
+                self._replica.generation += 1
+                self._claim(Kind.PROMOTE)
+                return
+        self._freeze()
+
+    def _freeze(self) -> None:
+        self._step(Cause.REFUSED)
+        self._shadow.detach("the next generation was lost")
+        for follower in list(self._primary.followers.values()):
+            self._primary.close(follower, "the next generation was lost")
+        self._primary.edges.fall_silent()
+        self._primary.running = False
+        self._primary.committing = False
+        self._holder_seen_ns = self._now_ns
+        newest = self._ledger.records[-1]
+        self._replica.emit(
+            Frozen(f"generation {newest.gen} went to {newest.holder or newest.life.hex()}"),
+        )
+        self._probe(*self._config.peers)
+
+    def _learn(self, ledger: Ledger) -> None:
+        if self._state is not State.FROZEN or ledger.current < self._ledger.current:
+            return
+        self._ledger = ledger
+        if ledger.off:
+            self._end(Exit(ExitCode.OK, "the machine was powered off"))
+
+    def _activated(self, gen: int) -> None:
+        self._replica.generation = gen
+        self._shadow.detach("this node goes live itself")
+        if self._boots:
+            self._replica.boot = gen
+        if not self._executing and not self._shadow.consumed:
+            self._step(Cause.BEHIND)
+        else:
+            self._go_live()
+
+    def _go_live(self) -> None:
+        primary = self._primary
+        if self._boots or not self._executing:
+            self._replica.emit(GoLive(self._replica.generation))
+        self._executing = True
+        primary.new_generation(self._keep)
+        self._step(Cause.ACCOMPANIED if self._keep else Cause.ALONE)
+        primary.running = True
+        primary.edges.go_live()
+        self._edgeless_since_ns = self._now_ns
+        if {member.life for member in primary.members()} != set(self._keep):
+            # Who stays by the record may claim; that it was lost meanwhile takes another generation.
+            self._lose_member()
+            return
+        primary.committing = True
+        primary.commit()
+
+    # ---- losses
+
+    def _lost_primary(self) -> None:
+        match self._state:
+            case State.JOINING if self._shadow.tainted:
+                self._end(StartOver("the session was lost before this node was in sync"))
+            case State.IN_SYNC:
+                self._step(Cause.SESSION_LOST)
+                self._probe(self._shadow.peer)
+
+    def _presume_dead(self, why: str) -> None:
+        self._shadow.detach(why)
+        self._step(Cause.PRIMARY_DEAD)
+        self._replica.emit(Note(f"claiming generation {self._replica.generation + 1}: {why}"))
+        self._claim(Kind.PROMOTE)
+
+    def _lost_follower(self, follower: Follower) -> None:
+        if follower.stage is Stage.MEMBER and self._state in (State.PROTECTED, State.CEDING):
+            self._lose_member()
+
+    def _lose_member(self) -> None:
+        """P6. The member may believe that we are dead: nothing more is committed until one of us holds the next
+        generation."""
+        self._step(Cause.MEMBER_LOST)
+        self._primary.committing = False
+        self._primary.running = True
+        self._primary.edges.takes_input = self._halt is None
+        keep = tuple(member.life for member in self._primary.members())
+        self._claim(Kind.RECONFIGURE if keep else Kind.SOLO, keep=keep)
+
+    def _power_off(self) -> None:
+        """P10: with every output and acknowledgement delivered, and the sessions still open."""
+        self._step(Cause.FINAL)
+        self._claim(Kind.OFF)
