@@ -14,7 +14,7 @@ from ftvm.errors import ArbiterError, LogError, ProtocolError
 from ftvm.log.codec import decode_entries, encode_entries
 from ftvm.replication import messages as m
 
-MESSAGE_SIZE_MAX = 2 * 1024 * 1024
+MESSAGE_SIZE_MAX = 4 * 1024 * 1024
 """Bytes of one encoded message: a Snapshot's last chunk beside all retained outputs is the largest."""
 
 NAME_SIZE_MAX = 64

@@ -39,6 +39,7 @@ from ftvm.replication.messages import (
 )
 from ftvm.replication.primary import Stage
 from ftvm.replication.replica import ReplicationConfig
+from ftvm.replication.succession import Halt, Succession
 
 WATCHING = frozenset({State.JOINING, State.IN_SYNC, State.SUSPECT})
 """States in which the silence of the primary means something."""

@@ -18,6 +18,9 @@ from ftvm.log.entry import Entry, Input
 from ftvm.replication.events import OutputLike
 from ftvm.replication.messages import Offsets, Piece
 
+PIECE_BYTES = 64
+"""What a retained piece weighs beside its data, so that very many small ones are bounded too."""
+
 
 @dataclass(slots=True)
 class _Stream:
@@ -60,7 +63,7 @@ class OutputGate:
             piece = Piece(output.device, output.offset, output.data, output.is_break)
             stream.end += len(piece.data)
             stream.waiting.append((self.end, piece))
-            self.retained_bytes += len(piece.data)
+            self.retained_bytes += PIECE_BYTES + len(piece.data)
             if stream.confirmed > piece.offset:
                 self._trim(stream)
 
@@ -91,10 +94,11 @@ class OutputGate:
                 if piece.offset >= stream.confirmed:
                     return
                 queue.popleft()
+                self.retained_bytes -= PIECE_BYTES + len(piece.data)
                 lacking = piece.offset + len(piece.data) - stream.confirmed
-                self.retained_bytes -= len(piece.data) - max(lacking, 0)
                 if lacking > 0:
                     queue.appendleft((pos, Piece(piece.device, stream.confirmed, piece.data[-lacking:])))
+                    self.retained_bytes += PIECE_BYTES + lacking
                     return
 
     # ---- what may go out
