@@ -167,6 +167,10 @@ class EdgeConfig:
     """`[edge]`: where clients of the guest's console connect."""
 
     listen: Address = field(metadata=_address())
+    sessions: str = field(default="break", metadata=_choice("break", "plain"))
+    """`break`: a client that leaves is a break condition, which the guest answers with one. `plain`: none is sent."""
+    control: Path | None = field(default=None, metadata=_path())
+    """The Unix socket for `ftvm status`. From a file without this key: `run/edge.sock` beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +253,10 @@ def load(
     return config
 
 
+def _with_socket(table: object, default: str) -> object:
+    return {"control": default, **table} if isinstance(table, dict) else table
+
+
 def _build(tables: "_Tables", document: dict[str, Any]) -> Config:
     nodes_table = document.get("nodes", {})
     if type(nodes_table) is not dict or not all(type(one) is dict for one in nodes_table.values()):
@@ -270,7 +278,7 @@ def _build(tables: "_Tables", document: dict[str, Any]) -> Config:
             replication=tables.section(ReplicationConfig, "replication", document.get("replication", {})),
             arbiter=tables.section(ArbiterConfig, "arbiter", document.get("arbiter")),
             nodes=nodes,
-            edge=tables.section(EdgeConfig, "edge", document.get("edge")),
+            edge=tables.section(EdgeConfig, "edge", _with_socket(document.get("edge"), "run/edge.sock")),
             security=tables.section(SecurityConfig, "security", document.get("security")),
         )
     except ConfigError as error:

@@ -1,0 +1,362 @@
+"""The edge: where clients meet the machine, and stay connected while replicas come and go.
+
+Theory of operation. The guest's console is one byte stream each way; clients are TCP connections. One client at a
+time has the stream, the others queue in order of arrival. When a client leaves, the next one must not see the rest
+of its answers, and the guest must forget the half request: so the edge sends a *break*, which is logged like any
+input; the guest resets its parser and answers with a break of its own, and everything before that is thrown away.
+(`[edge] sessions = "plain"` leaves breaks out, for guests that know nothing of them: then clients share a console.)
+
+Offsets, de-duplication, resending and the fence against old generations are in `ftvm.replication.edge.EdgeCore`.
+This file carries bytes. A client's socket is written in the same step in which the output arrives.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import socket
+import ssl
+from collections import deque
+from typing import cast
+
+import structlog
+import trio
+
+from ftvm.config import Address, Config
+from ftvm.errors import FtvmError, ProtocolError
+from ftvm.host import welcome
+from ftvm.host.control import Answer, serve_control
+from ftvm.host.run import contexts_of
+from ftvm.replication.codec import EDGE_MESSAGES, decode, encode
+from ftvm.replication.edge import (
+    Deliver,
+    EdgeCore,
+    EdgeEffect,
+    Fault,
+    InputAcked,
+    MachineHalted,
+    SendNode,
+    StreamReset,
+)
+from ftvm.replication.messages import EdgeMessage
+from transport.channel import Channel, Limits, open_channel
+from transport.errors import ChannelClosed, TransportError
+from transport.identity import Expectation
+
+DEVICE = "uart0"
+RECONNECT_S = 0.05
+FLUSH_S = 0.02
+RECEIVE_SIZE = 65536
+CLIENTS_WAITING_MAX = 256
+CLIENT_BUFFER_MAX = 8 << 20
+"""Bytes of answers that one client may leave unread. Then it is disconnected, and the machine goes on."""
+
+SCROLLBACK_MAX = 65536
+"""Plain sessions: bytes of console output that the next client gets to see first."""
+
+_log = structlog.get_logger("ftvm.edge")
+
+
+class Client:
+    """One client's socket. `push` never waits; `drain` is one task's."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        name = stream.socket.getpeername()
+        self.name = f"{name[0]}:{name[1]}"
+        self._socket = socket.socket(fileno=stream.socket.detach())
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._unsent = bytearray()
+        self._more = trio.Event()
+        self.gone = trio.Event()
+
+    def push(self, data: bytes) -> None:
+        """Send what the kernel takes now, keep the rest. A client that leaves too much unread is gone."""
+        if self.gone.is_set():
+            return
+        if not self._unsent:
+            try:
+                data = data[self._socket.send(data) :]
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError:
+                self.gone.set()
+                return
+        if data:
+            self._unsent += data
+            self._more.set()
+            if len(self._unsent) > CLIENT_BUFFER_MAX:
+                _log.warning("client does not read: disconnected", client=self.name, unread=len(self._unsent))
+                self.gone.set()
+
+    async def drain(self) -> None:
+        """Send what `push` had to keep, until the client is gone."""
+        while not self.gone.is_set():
+            if not self._unsent:
+                self._more = trio.Event()
+                await self._more.wait()
+            try:
+                await trio.lowlevel.wait_writable(self._socket)
+                del self._unsent[: self._socket.send(self._unsent[:RECEIVE_SIZE])]
+            except (BlockingIOError, InterruptedError):
+                continue
+            except (OSError, trio.ClosedResourceError):
+                self.gone.set()
+
+    async def receive(self) -> bytes:
+        """What the client sent; b"" at its end."""
+        while not self.gone.is_set():
+            try:
+                await trio.lowlevel.wait_readable(self._socket)
+                return self._socket.recv(RECEIVE_SIZE)
+            except (BlockingIOError, InterruptedError):
+                continue
+            except (OSError, trio.ClosedResourceError):
+                break
+        return b""
+
+    def close(self) -> None:
+        self.gone.set()
+        self._more.set()
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+class EdgeShell:
+    """The trio shell around `EdgeCore`; made and run by `run_edge`."""
+
+    def __init__(self, config: Config, *, breaks: bool) -> None:
+        self._config = config
+        self._breaks = breaks
+        self._core = EdgeCore((DEVICE,))
+        self._numbers = itertools.count(1)
+        self._channels: dict[int, Channel] = {}
+        self._nodes: dict[int, str] = {}
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._client: Client | None = None
+        self._turn = trio.Lock()
+        self._waiting = 0
+        self._served = 0
+        self._scrollback: deque[bytes] = deque()
+        self._scrollback_size = 0
+        self._room = trio.Event()
+        self._flush_due = trio.Event()
+        self._discarding = False
+        self._answered = trio.Event()
+        self._must_break = breaks
+        self.halted = trio.Event()
+        self.port = 0
+
+    async def run(self, task_status: trio.TaskStatus[EdgeShell] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until the machine is powered off, or cancelled. Raises `FtvmError` if it cannot listen."""
+        address = self._config.edge.listen
+        try:
+            listeners = await trio.open_tcp_listeners(address.port, host=address.host)
+        except OSError as error:
+            raise FtvmError(f"[edge] listen = {address}: {error.strerror or error}; choose another port") from None
+        self.port = int(listeners[0].socket.getsockname()[1])
+        _, context = contexts_of(self._config, "edge")
+        async with trio.open_nursery() as nursery:
+            for name, node in self._config.nodes.items():
+                nursery.start_soon(self._follow_node, name, node.listen, context)
+            nursery.start_soon(self._flush_loop)
+            nursery.start_soon(trio.serve_listeners, self._serve_client, listeners)
+            if self._config.edge.control is not None:
+                await nursery.start(serve_control, self._config.edge.control, {"status": self._answer_status})
+            task_status.started(self)
+            await self.halted.wait()
+            nursery.cancel_scope.cancel()
+
+    # ---- nodes
+
+    async def _follow_node(self, name: str, address: Address, context: ssl.SSLContext) -> None:
+        """Stay connected to one node, for ever; the core decides which node counts."""
+        expect = Expectation(self._config.machine.name, frozenset({welcome.ROLE_NODE}))
+        limits = Limits(handshake_timeout_s=2.0, close_timeout_s=0.2)
+        told = ""
+        while True:
+            try:
+                async with open_channel(
+                    address.host,
+                    address.port,
+                    context,
+                    expect,
+                    welcome.edge_hello(),
+                    limits=limits,
+                ) as channel:
+                    told = ""
+                    await self._serve_node(name, channel)
+            except TransportError as error:
+                if str(error) != told:
+                    told = str(error)
+                    _log.info("node is not reachable", node=name, why=told)
+            await trio.sleep(RECONNECT_S)
+
+    async def _serve_node(self, name: str, channel: Channel) -> None:
+        session = next(self._numbers)
+        self._channels[session], self._nodes[session] = channel, name
+        try:
+            with trio.CancelScope() as self._scopes[session]:
+                while True:
+                    message = decode(await channel.receive(), allowed=EDGE_MESSAGES)
+                    self._perform(self._core.received(session, cast(EdgeMessage, message)))
+        except (ChannelClosed, ProtocolError) as error:
+            _log.info("session with node ended", node=name, why=str(error))
+        finally:
+            self._scopes.pop(session, None)
+            del self._channels[session], self._nodes[session]
+            self._perform(self._core.node_lost(session))
+
+    def _perform(self, effects: list[EdgeEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendNode(session, message):
+                    self._send(session, message)
+                case Deliver(_, _, data, is_break):
+                    self._deliver(data, is_break)
+                case InputAcked():
+                    self._room.set()
+                case StreamReset():
+                    self._reset_stream()
+                case Fault(session, text):
+                    _log.error("node broke the protocol", node=self._nodes.get(session, "?"), what=text)
+                    self._end_session(session)
+                case MachineHalted():
+                    _log.info("the machine is powered off")
+                    self.halted.set()
+
+    def _send(self, session: int, message: EdgeMessage) -> None:
+        channel = self._channels.get(session)
+        if channel is None:
+            return
+        try:
+            channel.send_nowait(encode(message))
+        except (ChannelClosed, trio.WouldBlock):
+            self._end_session(session)
+
+    def _end_session(self, session: int) -> None:
+        scope = self._scopes.pop(session, None)
+        if scope is not None:
+            scope.cancel()
+
+    async def _flush_loop(self) -> None:
+        """Confirm outputs in batches: what is confirmed late is only kept longer."""
+        while True:
+            await self._flush_due.wait()
+            await trio.sleep(FLUSH_S)
+            self._flush_due = trio.Event()
+            self._perform(self._core.flush())
+
+    # ---- the stream
+
+    def _deliver(self, data: bytes, is_break: bool) -> None:
+        self._flush_due.set()
+        if is_break:
+            self._discarding = False
+            self._answered.set()
+        elif self._discarding:
+            return
+        elif self._client is not None:
+            self._client.push(data)
+        elif not self._breaks:
+            self._scrollback.append(data)
+            self._scrollback_size += len(data)
+            while self._scrollback_size > SCROLLBACK_MAX:
+                self._scrollback_size -= len(self._scrollback.popleft())
+
+    def _reset_stream(self) -> None:
+        """The machine was started cold: whoever was connected spoke to another one."""
+        if self._client is not None:
+            self._client.gone.set()
+            self._client.close()
+        self._must_break = self._breaks
+        self._room.set()
+        self._answered.set()
+
+    async def _input(self, data: bytes, *, is_break: bool = False) -> None:
+        """Give the machine input; waits for room in the window of what it has not acknowledged."""
+        while data:
+            room = self._core.input_room(DEVICE)
+            if room <= 0:
+                self._room = trio.Event()
+                await self._room.wait()
+                continue
+            self._perform(self._core.client_input(DEVICE, data[:room], is_break=is_break))
+            data = data[room:]
+
+    # ---- clients
+
+    async def _serve_client(self, stream: trio.SocketStream) -> None:
+        if self._waiting >= CLIENTS_WAITING_MAX:
+            _log.warning("too many clients wait: one turned away", waiting=self._waiting)
+            await stream.aclose()
+            return
+        self._waiting += 1
+        client = Client(stream)
+        try:
+            async with self._turn:
+                await self._exchange_breaks()
+                await self._converse(client)
+                client.close()
+                await self._exchange_breaks()
+        finally:
+            self._waiting -= 1
+            client.close()
+
+    async def _exchange_breaks(self) -> None:
+        """Make the guest forget the client before, and throw away what it still says to it."""
+        while self._must_break and not self.halted.is_set():
+            self._discarding = True
+            self._answered = trio.Event()
+            await self._input(b"\0", is_break=True)
+            await self._answered.wait()
+            self._must_break = self._discarding  # still discarding: the machine was started anew meanwhile
+        self._discarding = False
+
+    async def _converse(self, client: Client) -> None:
+        self._client = client
+        self._served += 1
+        for data in self._scrollback:
+            client.push(data)
+        self._scrollback.clear()
+        self._scrollback_size = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.drain)
+            nursery.start_soon(self._wait_gone, client, nursery.cancel_scope)
+            while data := await client.receive():
+                self._must_break = self._breaks
+                await self._input(data)
+            nursery.cancel_scope.cancel()
+        self._client = None
+
+    async def _wait_gone(self, client: Client, scope: trio.CancelScope) -> None:
+        await client.gone.wait()
+        scope.cancel()
+
+    async def _answer_status(self, _request: Answer) -> Answer:
+        return {
+            "edge": str(self._config.edge.listen),
+            "port": self.port,
+            "nodes": sorted(self._nodes[session] for session in self._channels),
+            "generation": self._core.generation,
+            "clients": self._waiting,
+            "served": self._served,
+            "client": None if self._client is None else self._client.name,
+        }
+
+
+def is_loopback(address: Address) -> bool:
+    """Whether only this machine can reach the address. The edge speaks in the clear to its clients."""
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return address.host == "localhost"
+
+
+async def run_edge(config: Config, *, task_status: trio.TaskStatus[EdgeShell] = trio.TASK_STATUS_IGNORED) -> None:
+    """Run the edge of a machine until the machine is powered off."""
+    shell = EdgeShell(config, breaks=config.edge.sessions == "break")
+    if not is_loopback(config.edge.listen):
+        _log.warning("clients are not authenticated here", listen=str(config.edge.listen))
+    await shell.run(task_status)

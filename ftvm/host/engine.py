@@ -1,0 +1,440 @@
+"""The engine: one long-lived thread that owns the `Machine` and runs it.
+
+Theory of operation. Only this thread touches the machine, so the machine needs no locks. The trio side hands
+over commands (`inject`, `feed`, `go_live`, ...) through one deque and rings a bell; the engine hands back
+reports, in the order in which things happened, through another deque and one wake-up of the trio loop. The bell
+also raises the machine's attention flag, so a slice that is running ends within some ten microseconds instead of
+milliseconds: latency for a guest that talks, batches for a guest that computes.
+
+A *live* engine makes the log: it samples the clock at the end of every slice and at every wake from WFI, applies
+inputs where the hart happens to stand, and ends each turn with an entry at the tick it reached, so that every
+output has an entry that explains it. A *following* engine consumes the log and never looks at the clock.
+
+Where a slice ends depends on timing, and may: it is logged. Nothing else that depends on timing reaches the guest.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ftvm.errors import FtvmError
+from ftvm.log.entry import INPUT_SIZE_MAX, Action, Clock, Control, Digest, Entry, Horizon, Input
+from ftvm.machine.machine import Halt, Machine, Output, StopReason
+
+if TYPE_CHECKING:
+    from ftvm.host.pacing import Pacer
+
+NS_PER_S = 1_000_000_000
+IDLE_WAIT_MAX_S = 3600.0
+"""Upper bound of one sleep; a guest with no timer armed simply sleeps again."""
+
+SLICE_TICKS_MIN = 20_000
+SLICE_TICKS_FOLLOW_MAX = 50_000_000
+PENDING_INPUT_MAX = 1 << 20
+"""Bytes of input that wait for room in the guest's device. The edge's window is far smaller."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How a live engine cuts its run. None of it is visible to the guest."""
+
+    slice_ns: int = 8_000_000
+    digest_interval_ns: int = 500_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """Live: these entries were applied, and these outputs made, up to `tick`. In log order."""
+
+    tick: int
+    entries: tuple[Entry, ...]
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Following: entries below `pos` are applied, the machine stands at `tick`, and said this since the last report."""
+
+    pos: int
+    tick: int
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """The whole machine, after exactly what was reported before."""
+
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Quiesced:
+    """Everything executed was reported, and no slice starts until `throttle(False)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WentLive:
+    tick: int
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    tick: int
+    halt: Halt
+
+
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """Replicas differ at `tick`. `why` says what was seen."""
+
+    tick: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine cannot go on (disk full, broken log, our own bug): the node must leave."""
+
+    error: BaseException
+
+
+Report = Executed | Followed | SnapshotTaken | Quiesced | WentLive | Halted | Diverged | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """A frozen look at the engine. `busy_ns` is time spent inside the guest; `tick` is where the machine stands."""
+
+    tick: int
+    mtime: int
+    live: bool
+    throttled: bool
+    busy_ns: int
+    slices: int
+    backlog_entries: int
+
+
+class Engine:
+    """Owns one machine and its thread. All public methods may be called from any thread and never block.
+
+    A new engine follows: it executes what `feed` gives it, from log position `pos` on, and nothing else. After
+    `go_live` and `throttle(False)` it runs freely and makes the log.
+
+    `notify` is called from the engine's thread whenever `take_reports` has something new.
+    """
+
+    def __init__(
+        self, machine: Machine, pos: int, pacer: Pacer, config: EngineConfig, notify: Callable[[], None]
+    ) -> None:
+        self._machine = machine
+        self._pacer = pacer
+        self._config = config
+        self._notify = notify
+        self._pos = pos
+        self._live = False
+        self._commands: deque[Callable[[], None]] = deque()
+        self._reports: deque[Report] = deque()
+        self._bell = threading.Event()
+        self._stopping = False
+        self._throttled = True
+        self._idle = False
+        self._sample_due = False
+        self._diverged = False
+        self._halt_reported = False
+        self._pending: dict[str, deque[Input]] = {}
+        self._pending_size = 0
+        self._backlog: deque[Entry] = deque()
+        self._last_entry_tick = machine.tick
+        self._last_sample: tuple[int, int] | None = None
+        self._next_digest_ns = 0
+        self._digest_tick = machine.tick
+        self._busy_ns = 0
+        self._slices = 0
+        self._thread = threading.Thread(target=self._run, name="ftvm-engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end at the next slice boundary."""
+
+        def command() -> None:
+            self._stopping = True
+
+        self._command(command)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread; True if it ended. Blocking: call from a worker thread or after `stop`."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def inject(self, device: str, offset: int, data: bytes, is_break: bool) -> None:
+        """Offer input at stream `offset`. What the device has already taken is dropped here."""
+        self._command(lambda: self._enqueue(Input(0, device, offset, data, is_break)))
+
+    def control(self, action: Action) -> None:
+        self._command(lambda: self._execute_control(action))
+
+    def feed(self, entries: tuple[Entry, ...], received_ns: int) -> None:
+        """Following: more of the log. `received_ns` anchors the guest's clock should we go live."""
+
+        def command() -> None:
+            for entry in entries:
+                if isinstance(entry, Clock):
+                    self._last_sample = (entry.mtime, received_ns)
+            self._backlog.extend(entries)
+
+        self._command(command)
+
+    def go_live(self) -> None:
+        """After all that was fed before this call: stop following and start to make the log."""
+        self._command(self._go_live)
+
+    def throttle(self, on: bool) -> None:
+        """While on, ticks stand still: a full gate stops execution, never correctness."""
+
+        def command() -> None:
+            self._throttled = on
+
+        self._command(command)
+
+    def snapshot(self) -> None:
+        self._command(self._take_snapshot)
+
+    def quiesce(self) -> None:
+        """Live: come to rest at a slice end, and say so."""
+        self._command(self._quiesce)
+
+    def digest_now(self) -> None:
+        """Live: log a `Digest` at once, whatever the interval says."""
+        self._command(self._digest_now)
+
+    def take_reports(self) -> list[Report]:
+        """Everything that happened since the last call, in order."""
+        reports = []
+        while self._reports:
+            reports.append(self._reports.popleft())
+        return reports
+
+    def statistics(self) -> EngineStatistics:
+        machine = self._machine
+        return EngineStatistics(
+            tick=machine.tick,
+            mtime=machine.mtime,
+            live=self._live,
+            throttled=self._throttled,
+            busy_ns=self._busy_ns,
+            slices=self._slices,
+            backlog_entries=len(self._backlog),
+        )
+
+    # Everything below runs on the engine's thread.
+
+    def _command(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        self._machine.raise_attention()
+        self._bell.set()
+
+    def _report(self, report: Report) -> None:
+        self._reports.append(report)
+        self._notify()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._drain_commands()
+                if self._stopping:
+                    break
+                wait_s = self._turn_live() if self._live else self._turn_follow()
+                if wait_s > 0:
+                    self._bell.wait(wait_s)
+        except BaseException as error:  # whatever it is, the node must hear of it: a dead thread says nothing
+            self._report(Failed(error))
+
+    def _drain_commands(self) -> None:
+        self._bell.clear()
+        while self._commands:
+            self._commands.popleft()()
+
+    def _timed_run(self, until: int) -> StopReason:
+        started_ns, tick = time.monotonic_ns(), self._machine.tick
+        stop = self._machine.run_until(until)
+        elapsed_ns = time.monotonic_ns() - started_ns
+        self._busy_ns += elapsed_ns
+        self._slices += 1
+        self._pacer.ran(stop.tick - tick, elapsed_ns)
+        return stop.reason
+
+    def _report_halt(self) -> None:
+        halt = self._machine.halt
+        if halt is not None and not self._halt_reported:
+            self._halt_reported = True
+            self._digest_now()
+            self._report(Halted(self._machine.tick, halt))
+
+    # Live
+
+    def _turn_live(self) -> float:
+        """One slice. Returns how long the engine may sleep before the next one, in seconds."""
+        machine = self._machine
+        if machine.halt is not None:
+            self._report_halt()
+            return IDLE_WAIT_MAX_S
+        if self._throttled:
+            return IDLE_WAIT_MAX_S
+        entries: list[Entry] = []
+        now_ns = time.monotonic_ns()
+        if self._idle:
+            deadline = machine.deadline()
+            due_ns = None if deadline is None else self._pacer.wake_ns(deadline)
+            if not self._has_deliverable_input() and (due_ns is None or now_ns < due_ns):
+                return IDLE_WAIT_MAX_S if due_ns is None else min((due_ns - now_ns) / NS_PER_S, IDLE_WAIT_MAX_S)
+            self._idle, self._sample_due = False, True
+        if self._sample_due:
+            self._log(entries, self._pacer.sample(now_ns, machine.tick))
+            self._sample_due = False
+        self._deliver_inputs(entries)
+        slice_ticks = max(SLICE_TICKS_MIN, self._pacer.ticks_in(self._config.slice_ns))
+        reason = self._timed_run(machine.tick + slice_ticks)
+        self._idle = reason is StopReason.IDLE
+        self._end_turn(entries, sample=reason in (StopReason.LIMIT, StopReason.ATTENTION, StopReason.HALTED))
+        if reason is StopReason.HALTED:
+            self._report_halt()
+        return 0.0
+
+    def _end_turn(self, entries: list[Entry], *, sample: bool) -> None:
+        machine = self._machine
+        now_ns = time.monotonic_ns()
+        if sample and machine.halt is None and machine.tick > self._last_entry_tick:
+            self._log(entries, self._pacer.sample(now_ns, machine.tick))
+        if now_ns >= self._next_digest_ns and machine.tick > self._digest_tick:
+            self._log(entries, Digest(machine.tick, machine.digest()))
+            self._next_digest_ns = now_ns + self._config.digest_interval_ns
+            self._digest_tick = machine.tick
+        if machine.tick > self._last_entry_tick:
+            self._log(entries, Horizon(machine.tick))
+        outputs = tuple(machine.take_outputs())
+        if entries or outputs:
+            self._report(Executed(machine.tick, tuple(entries), outputs))
+
+    def _digest_now(self) -> None:
+        if self._live:
+            digest = Digest(self._machine.tick, self._machine.digest())
+            self._last_entry_tick = digest.tick
+            self._report(Executed(digest.tick, (digest,), ()))
+
+    def _log(self, entries: list[Entry], entry: Entry) -> None:
+        self._machine.apply(entry)
+        entries.append(entry)
+        self._last_entry_tick = entry.tick
+
+    def _enqueue(self, item: Input) -> None:
+        if self._pending_size + len(item.data) > PENDING_INPUT_MAX:
+            raise FtvmError(f"{item.device}: over {PENDING_INPUT_MAX} bytes wait: the sender ignores the window")
+        self._pending.setdefault(item.device, deque()).append(item)
+        self._pending_size += len(item.data)
+
+    def _has_deliverable_input(self) -> bool:
+        return any(queue and self._machine.input_room(device) > 0 for device, queue in self._pending.items())
+
+    def _deliver_inputs(self, entries: list[Entry]) -> None:
+        machine = self._machine
+        for device, queue in self._pending.items():
+            while queue and (room := machine.input_room(device)) > 0:
+                item = queue.popleft()
+                self._pending_size -= len(item.data)
+                expected = machine.input_offset(device)
+                data = item.data[max(0, expected - item.offset) :]
+                if not data:
+                    continue
+                assert item.offset <= expected, f"gap in the input of {device}: {item.offset} after {expected}"
+                taken = data[: min(room, INPUT_SIZE_MAX)]
+                self._log(entries, Input(machine.tick, device, expected, taken, item.is_break))
+                if len(taken) < len(data):
+                    rest = Input(0, device, expected + len(taken), data[len(taken) :], item.is_break)
+                    queue.appendleft(rest)
+                    self._pending_size += len(rest.data)
+
+    def _execute_control(self, action: Action) -> None:
+        entries: list[Entry] = []
+        self._log(entries, Control(self._machine.tick, action))
+        self._idle = False
+        self._end_turn(entries, sample=False)
+        self._report_halt()
+
+    def _take_snapshot(self) -> None:
+        self._report(SnapshotTaken(self._machine.save()))
+
+    def _quiesce(self) -> None:
+        self._throttled = True
+        self._report(Quiesced())
+
+    # Following
+
+    def _turn_follow(self) -> float:
+        """Consume what was fed, then report once. Returns how long the engine may sleep."""
+        if not self._backlog or self._diverged:
+            return IDLE_WAIT_MAX_S
+        machine = self._machine
+        pos = self._pos
+        while self._backlog:
+            entry = self._backlog[0]
+            if not self._run_to(entry.tick):
+                break
+            if isinstance(entry, Digest):
+                ours = machine.digest()
+                if ours != entry.digest:
+                    self._diverge(f"digest {ours.hex()} here, {entry.digest.hex()} on the primary")
+                    break
+            else:
+                machine.apply(entry)
+            self._backlog.popleft()
+            self._last_entry_tick = entry.tick
+            self._pos += 1
+        outputs = tuple(machine.take_outputs())
+        if not self._diverged and (self._pos > pos or outputs):
+            self._report(Followed(self._pos, machine.tick, outputs))
+        return 0.0 if self._backlog and not self._diverged else IDLE_WAIT_MAX_S
+
+    def _run_to(self, tick: int) -> bool:
+        """Run to `tick`. False if a command waits (or the replicas differ): come back later."""
+        machine = self._machine
+        while machine.tick < tick:
+            reason = self._timed_run(min(tick, machine.tick + SLICE_TICKS_FOLLOW_MAX))
+            if machine.tick >= tick:
+                break
+            if reason in (StopReason.IDLE, StopReason.HALTED):
+                self._diverge(f"the machine here is {reason.name.lower()} before tick {tick} of the log")
+                return False
+            if reason is StopReason.ATTENTION and self._stopping_or_commanded():
+                return False
+            if reason is StopReason.OUTPUT:
+                self._report(Followed(self._pos, machine.tick, tuple(machine.take_outputs())))
+        return True
+
+    def _stopping_or_commanded(self) -> bool:
+        return self._stopping or bool(self._commands)
+
+    def _diverge(self, why: str) -> None:
+        self._diverged = True
+        self._report(Diverged(self._machine.tick, why))
+
+    def _go_live(self) -> None:
+        while self._backlog and not self._stopping and not self._diverged:
+            self._turn_follow()
+        if self._stopping or self._diverged:
+            return
+        if self._last_sample is not None:
+            mtime, received_ns = self._last_sample
+            self._pacer.anchor(mtime, received_ns)
+        self._live = True
+        self._sample_due = True
+        self._digest_tick = self._machine.tick
+        self._last_entry_tick = self._machine.tick
+        self._report(WentLive(self._machine.tick))

@@ -1,0 +1,110 @@
+"""A node's execution log on disk, which never runs ahead of what the pair agreed on.
+
+Entries are written once they are committed: what a primary logged and nobody acknowledged is a future that its death
+cancels, and must not be found on its disk as if it had happened. A disk that fails ends the journal, not the machine:
+the pair is what keeps the guest alive, the file is for replay.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+
+import structlog
+
+from ftvm.errors import LogError
+from ftvm.host.welcome import MachineIdentity
+from ftvm.log.entry import Entry
+from ftvm.log.file import LogWriter, Sync
+
+KEPT_LOGS_MAX = 100
+"""Earlier logs of the same path that are kept as PATH.1, PATH.2, ...; then the operator has to tidy up."""
+
+_log = structlog.get_logger("ftvm.journal")
+
+
+class Journal:
+    """`path` None: nothing is written, and all methods do nothing but count."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._writer: LogWriter | None = None
+        self._held: deque[tuple[Entry, ...]] = deque()
+        self._pos = 0
+        self._start_size = 0
+        self.trouble = ""
+        """Why the journal ended early, if it did."""
+
+    @property
+    def path_text(self) -> str:
+        return "" if self._path is None else str(self._path)
+
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes of the log so far, without the snapshot that it starts with."""
+        return 0 if self._writer is None else self._writer.size - self._start_size
+
+    def start(self, machine: MachineIdentity, pos: int, state: bytes) -> None:
+        """A new log that begins with this state of the machine. An older one at the path is set aside."""
+        self.close()
+        self._held.clear()
+        self._pos = pos
+        self.trouble = ""
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _set_aside(self._path)
+            self._writer = LogWriter.create(
+                self._path,
+                config_hash=machine.config_hash,
+                image_hash=machine.image_hash,
+                snapshot=state,
+                position=pos,
+                sync=Sync.NEVER,
+            )
+            self._start_size = self._writer.size
+        except (LogError, OSError) as error:
+            self._give_up(error)
+
+    def append(self, entries: tuple[Entry, ...]) -> None:
+        """The next entries, to be written when they are committed."""
+        if self._writer is not None and entries:
+            self._held.append(entries)
+
+    def commit(self, pos: int) -> None:
+        """Everything before log position `pos` may be written."""
+        if not self._held or self._writer is None:
+            return
+        batch: list[Entry] = []
+        while self._held and self._pos + len(self._held[0]) <= pos:
+            entries = self._held.popleft()
+            self._pos += len(entries)
+            batch.extend(entries)
+        if batch:
+            try:
+                self._writer.append(batch)
+            except LogError as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _give_up(self, error: Exception) -> None:
+        self.trouble = str(error)
+        self._writer = None
+        self._held.clear()
+        _log.error("the log ends here, the machine goes on", path=self.path_text, why=self.trouble)
+
+
+def _set_aside(path: Path) -> None:
+    if not path.exists():
+        return
+    for number in range(1, KEPT_LOGS_MAX + 1):
+        aside = path.with_name(f"{path.name}.{number}")
+        if not aside.exists():
+            path.rename(aside)
+            return
+    raise LogError(f"{path}: {KEPT_LOGS_MAX} earlier logs stand beside it; move them away")

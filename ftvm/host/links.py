@@ -1,0 +1,238 @@
+"""The connections of a node: it listens, probes, and joins; and it knows which channel is which session.
+
+The replication core names connections by numbers. A number is given here when a channel is up, and is never
+reused. The core decides whether a session is wanted; this file only carries.
+"""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+import trio
+
+from ftvm.config import Address
+from ftvm.errors import PeerRefused, ProtocolError
+from ftvm.host import welcome
+from ftvm.host.welcome import MachineIdentity
+from ftvm.replication.codec import EDGE_MESSAGES, PEER_MESSAGES, decode, encode
+from ftvm.replication.events import Absence, Presence, ProbeAnswer
+from ftvm.replication.messages import EdgeMessage, Heartbeat, Life, Message, PeerMessage
+from transport.channel import Channel, Limits, open_channel
+from transport.errors import ChannelClosed, TransportError
+from transport.errors import PeerRefused as TransportRefused
+from transport.handshake import Parameters
+from transport.heartbeat import Beat
+from transport.heartbeat_service import HeartbeatService
+from transport.identity import Expectation, Identity
+from transport.listener import serve
+from transport.probe import ProbeResult, probe
+
+PEER_QUEUE_MAX = 512 << 20
+"""Bytes queued to one peer: a snapshot of the largest machine must fit. The gate bounds what follows it."""
+
+PROBE_TIMEOUT_S = 0.15
+JOIN_TIMEOUT_S = 2.0
+PEER_LIMITS = Limits(handshake_timeout_s=JOIN_TIMEOUT_S, close_timeout_s=0.5, queue_size_max=PEER_QUEUE_MAX)
+
+
+class LinkUser(Protocol):
+    """Who is told what happens on links: the node."""
+
+    def presence(self) -> Presence: ...
+    def peer_opened(self, session: int, name: str, life: Life) -> None: ...
+    def edge_opened(self, session: int) -> None: ...
+    def link_lost(self, session: int, is_edge: bool, why: str) -> None: ...
+    def peer_received(self, session: int, message: PeerMessage) -> None: ...
+    def edge_received(self, session: int, message: EdgeMessage) -> None: ...
+    def join_refused(self, error: PeerRefused) -> None: ...
+    def heartbeat_payload(self) -> bytes: ...
+
+
+@dataclass(slots=True)
+class Link:
+    """One open channel under its session number."""
+
+    session: int
+    channel: Channel
+    is_edge: bool
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class Links:
+    """All channels of one node. Everything but the `async` methods is synchronous and never waits."""
+
+    def __init__(
+        self,
+        user: LinkUser,
+        machine: MachineIdentity,
+        machine_id: str,
+        name: str,
+        contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+        heartbeats: HeartbeatService,
+        heartbeat_interval_s: float,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._user = user
+        self._machine = machine
+        self._machine_id = machine_id
+        self._name = name
+        self._server_context, self._client_context = contexts
+        self._heartbeats = heartbeats
+        self._heartbeat_interval_s = heartbeat_interval_s
+        self._nursery = nursery
+        self._numbers = itertools.count(1)
+        self._links: dict[int, Link] = {}
+
+    async def listen(self, address: Address, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve peers, probes and edges until cancelled. `task_status` gets the port."""
+        await serve(
+            address.host,
+            address.port,
+            self._server_context,
+            Expectation(self._machine_id, frozenset({welcome.ROLE_NODE, welcome.ROLE_EDGE})),
+            self._serve_client,
+            accept=self._accept,
+            heartbeat_port=self._heartbeats.port,
+            limits=PEER_LIMITS,
+            task_status=task_status,
+        )
+
+    def _accept(self, identity: Identity, parameters: Parameters) -> Parameters:
+        welcome.check_hello(identity, parameters, self._machine)
+        return welcome.encode_presence(self._user.presence())
+
+    async def _serve_client(self, channel: Channel) -> None:
+        parameters = channel.peer.parameters
+        purpose = parameters["purpose"].decode()
+        if purpose == welcome.PROBE:
+            with trio.move_on_after(PROBE_TIMEOUT_S):
+                await channel.receive()
+        else:
+            name = parameters.get("name", b"").decode("utf-8", "replace")
+            await self._run_link(channel, purpose == welcome.EDGE, name, parameters.get("life", b""))
+
+    async def probe(self, name: str, address: Address, life: Life) -> ProbeAnswer:
+        """Who is at `address`? Bounded by `PROBE_TIMEOUT_S`."""
+        with trio.move_on_after(PROBE_TIMEOUT_S):
+            if await probe(address.host, address.port, PROBE_TIMEOUT_S) is ProbeResult.REFUSED:
+                return Absence.REFUSED
+            try:
+                parameters = welcome.hello(welcome.PROBE, self._machine, self._name, life)
+                async with self._open(address, parameters) as channel:
+                    return welcome.decode_presence(channel.peer.parameters)
+            except (TransportError, ProtocolError):
+                return Absence.NO_ANSWER
+        return Absence.NO_ANSWER
+
+    async def join(self, name: str, address: Address, life: Life) -> None:
+        """Connect to a live node as its shadow, and carry the session until it ends."""
+        try:
+            parameters = welcome.hello(welcome.PEER, self._machine, self._name, life)
+            async with self._open(address, parameters) as channel:
+                presence = welcome.decode_presence(channel.peer.parameters)
+                await self._run_link(channel, False, name, presence.life)
+        except TransportRefused as error:
+            self._user.join_refused(PeerRefused(f"node {name} at {address} refuses us: {error.reason}"))
+        except (TransportError, ProtocolError):
+            return  # not reachable now: the core probes again
+
+    def _open(self, address: Address, parameters: Parameters) -> AbstractAsyncContextManager[Channel]:
+        return open_channel(
+            address.host,
+            address.port,
+            self._client_context,
+            Expectation(self._machine_id, frozenset({welcome.ROLE_NODE})),
+            parameters,
+            heartbeat_port=self._heartbeats.port,
+            limits=PEER_LIMITS,
+        )
+
+    async def _run_link(self, channel: Channel, is_edge: bool, name: str, life: Life) -> None:
+        link = Link(next(self._numbers), channel, is_edge)
+        self._links[link.session] = link
+        why = "closed"
+        try:
+            with link.scope:
+                if is_edge:
+                    self._user.edge_opened(link.session)
+                    why = await self._read(link)
+                else:
+                    self._user.peer_opened(link.session, name, life)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._beat, link)
+                        why = await self._read(link)
+                        nursery.cancel_scope.cancel()
+        finally:
+            if self._links.pop(link.session, None) is not None:
+                self._user.link_lost(link.session, is_edge, why)
+
+    async def _read(self, link: Link) -> str:
+        """Hand over what arrives until the channel ends; returns why it ended."""
+        allowed = EDGE_MESSAGES if link.is_edge else PEER_MESSAGES
+        try:
+            while link.session in self._links:
+                message = decode(await link.channel.receive(), allowed=allowed)
+                if link.session not in self._links:
+                    break
+                if link.is_edge:
+                    self._user.edge_received(link.session, cast(EdgeMessage, message))
+                else:
+                    self._user.peer_received(link.session, cast(PeerMessage, message))
+        except (ChannelClosed, ProtocolError) as error:
+            return str(error)
+        return "closed"
+
+    async def _beat(self, link: Link) -> None:
+        def on_beat(beat: Beat) -> None:
+            try:
+                message = decode(beat.payload, allowed=PEER_MESSAGES)
+            except ProtocolError:
+                return
+            if isinstance(message, Heartbeat) and link.session in self._links:
+                self._user.peer_received(link.session, message)
+
+        peer = link.channel.peer
+        if peer.heartbeat_port:
+            await self._heartbeats.run(
+                peer.heartbeat_keys,
+                (peer.host, peer.heartbeat_port),
+                interval_s=self._heartbeat_interval_s,
+                payload=self._user.heartbeat_payload,
+                on_beat=on_beat,
+            )
+
+    def send(self, session: int, message: Message) -> bool:
+        """Queue a message. False if the session is over, or its peer does not read: then it is over now."""
+        link = self._links.get(session)
+        if link is None:
+            return False
+        try:
+            link.channel.send_nowait(encode(message))
+        except (trio.WouldBlock, ChannelClosed):
+            self._links.pop(session)
+            link.scope.cancel()
+            return False
+        return True
+
+    def close(self, session: int, reason: str) -> None:
+        """End a session that is not wanted any more; no `link_lost` will follow."""
+        link = self._links.pop(session, None)
+        if link is not None:
+            self._nursery.start_soon(self._close, link, reason)
+
+    def close_all(self, reason: str) -> None:
+        for session in list(self._links):
+            self.close(session, reason)
+
+    async def _close(self, link: Link, reason: str) -> None:
+        await link.channel.close(reason)
+        link.scope.cancel()
+
+    def bytes_out(self) -> int:
+        """Wire bytes sent on open channels, with all overhead."""
+        return sum(link.channel.statistics().wire_bytes_out for link in self._links.values())
+

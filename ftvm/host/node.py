@@ -1,0 +1,447 @@
+"""A node: the imperative shell around one replica.
+
+Theory of operation. Everything that decides is in `ftvm.replication.Node`, which sees events and answers with
+effects. This file only carries: channels, the engine's reports, the arbiter's answers and time go in; the effects
+are carried out, in their order, synchronously. What takes time (a question to the arbiter, a probe, restoring a
+snapshot) is started as a task and comes back as another event. Events that arise while effects are carried out
+wait their turn in one queue, so the core is never entered twice.
+
+When the core says `StartOver`, the machine and its life are thrown away and a new core joins as a shadow.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+
+from ftvm.config import Config
+from ftvm.errors import ArbiterError, ExitCode, FtvmError, NotProtected, PeerRefused, SnapshotError
+from ftvm.host import engine as reports
+from ftvm.host.control import Answer, Handler
+from ftvm.host.engine import Engine, EngineConfig
+from ftvm.host.journal import Journal
+from ftvm.host.links import Links
+from ftvm.host.pacing import Pacer
+from ftvm.host.welcome import MachineIdentity
+from ftvm.log.entry import Digest, Entry
+from ftvm.machine.board import BoardConfig
+from ftvm.machine.machine import Machine
+from ftvm.replication import codec, effects
+from ftvm.replication.events import Presence
+from ftvm.replication.messages import LIFE_SIZE, Activate, Claim, EdgeMessage, Kind, Life, PeerMessage
+from ftvm.replication.node import Node
+from ftvm.replication.replica import ReplicationConfig
+
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+TICKS_PER_MS_MAX = 1_000_000
+"""A lag bound in time becomes one in ticks at this speed: no hart of ours is faster."""
+
+ENGINE_STOP_S = 2.0
+NOTES_KEPT_MAX = 200
+DIGEST_WAIT_S = 3.0
+
+_log = structlog.get_logger("ftvm.node")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a node's run ended: the exit code and the one line that says why."""
+
+    code: ExitCode
+    line: str
+
+
+@dataclass(slots=True)
+class FailoverTimes:
+    """Monotonic ns of the steps of this node's last promotion; 0: not reached. For the failover benchmark."""
+
+    session_lost_ns: int = 0
+    claimed_ns: int = 0
+    granted_ns: int = 0
+    activated_ns: int = 0
+    live_ns: int = 0
+    first_output_ns: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(slots=True)
+class _Counters:
+    log_entries: int = 0
+    digests: int = 0
+    last_digest: Digest | None = None
+    notes: deque[str] = field(default_factory=lambda: deque(maxlen=NOTES_KEPT_MAX))
+
+
+class NodeShell:
+    """Runs one node until it ends; made by `ftvm.host.run.run_node`."""
+
+    def __init__(self, config: Config, name: str, arbiter: Any, board: BoardConfig, image: bytes) -> None:
+        self._config = config
+        self._name = name
+        self._arbiter = arbiter
+        self._board = board
+        self._image = image
+        self._journal = Journal(config.node(name).log)
+        self._machine = Machine(board, image)
+        self.machine_identity = MachineIdentity(self._machine.config_hash, self._machine.image_hash)
+        self._events: deque[Callable[[], list[effects.Effect]]] = deque()
+        self._performing = False
+        self._ended = trio.Event()
+        self._outcome: Outcome | None = None
+        self._engine: Engine | None = None
+        self._timer_scope = trio.CancelScope()
+        self._times = FailoverTimes()
+        self._counters = _Counters()
+        self._digest_logged = trio.lowlevel.ParkingLot()
+        self._fed_early: list[effects.Apply] | None = None
+        self._links: Links
+        self._nursery: trio.Nursery
+        self._token: trio.lowlevel.TrioToken
+        self._core = self._new_core()
+
+    # ---- life
+
+    def _new_core(self) -> Node:
+        replication = self._config.replication
+        config = ReplicationConfig(
+            name=self._name,
+            peers=(self._config.peer_of(self._name),),
+            timeout_ns=replication.detector_timeout_ms * NS_PER_MS,
+            heartbeat_ns=replication.heartbeat_interval_ms * NS_PER_MS,
+            lag_ticks_max=replication.lag_max_ms * TICKS_PER_MS_MAX,
+        )
+        self._life: Life = os.urandom(LIFE_SIZE)
+        return Node(config, self._life)
+
+    async def run(self, links: Links, nursery: trio.Nursery, role: str, *, force: bool) -> Outcome:
+        """Start in `role` ("primary" or "shadow") and return when the core (or a fault) ends the node."""
+        self._links, self._nursery = links, nursery
+        self._token = trio.lowlevel.current_trio_token()
+        nursery.start_soon(self._keep_time)
+        try:
+            if role == "primary":
+                self._install_machine(self._machine, pos=0, state=self._machine.save())
+                self._event(lambda now: self._core.start_primary(now, force=force))
+            else:
+                self._event(lambda now: self._core.start_shadow(now))
+            await self._ended.wait()
+        finally:
+            links.close_all("the node stops")
+            await self._stop_engine()
+            self._journal.close()
+        assert self._outcome is not None
+        return self._outcome
+
+    def stop(self, line: str, code: ExitCode = ExitCode.OK) -> None:
+        """End the run; the first reason counts."""
+        if self._outcome is None:
+            self._outcome = Outcome(code, line)
+        self._ended.set()
+
+    async def _keep_time(self) -> None:
+        while True:
+            with trio.CancelScope() as self._timer_scope:
+                self._set_timer()
+                await trio.sleep_forever()
+            self._event(lambda now: self._core.timer(now))
+
+    def _set_timer(self) -> None:
+        due_ns = self._core.next_timer_ns()
+        if due_ns is not None:
+            wait_ns = max(0, due_ns - time.monotonic_ns())
+            self._timer_scope.deadline = trio.current_time() + wait_ns / NS_PER_S
+
+    # ---- events in, effects out
+
+    def _event(self, event: Callable[[int], list[effects.Effect]]) -> None:
+        """Tell the core something, and carry out what it answers. Never re-enters the core."""
+        core = self._core
+        self._events.append(lambda: event(time.monotonic_ns()) if core is self._core else [])
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._events and self._outcome is None:
+                for effect in self._events.popleft()():
+                    self._perform(effect)
+        finally:
+            self._performing = False
+        if self._outcome is None:
+            self._set_timer()
+
+    def _perform(self, effect: effects.Effect) -> None:
+        engine = self._engine
+        match effect:
+            case effects.Send(session, message):
+                if not self._links.send(session, message):
+                    self._event(lambda now: self._core.session_lost(session, now))
+            case effects.SendEdge(edge, message):
+                if not self._links.send(edge, message):
+                    self._event(lambda now: self._core.edge_lost(edge, now))
+                elif self._times.live_ns and not self._times.first_output_ns:
+                    self._times.first_output_ns = time.monotonic_ns()
+            case effects.CloseSession(session, reason) | effects.CloseEdge(session, reason):
+                self._links.close(session, reason)
+            case effects.AskArbiter(request):
+                self._nursery.start_soon(self._ask_arbiter, self._core, request)
+            case effects.Probe(peer):
+                self._nursery.start_soon(self._probe, self._core, peer)
+            case effects.Join(peer):
+                self._nursery.start_soon(self._links.join, peer, self._config.node(peer).listen, self._life)
+            case effects.RestoreSnapshot(state, pos, _):
+                self._fed_early = []
+                self._nursery.start_soon(self._restore, self._core, state, pos)
+            case effects.Apply():
+                self._apply(effect)
+            case effects.GoLive(_):
+                assert engine is not None
+                engine.go_live()
+            case effects.Throttle(on, _):
+                if engine is not None:
+                    engine.throttle(on)
+            case effects.Quiesce():
+                assert engine is not None
+                engine.quiesce()
+            case effects.TakeSnapshot():
+                assert engine is not None
+                engine.snapshot()
+            case effects.InjectInput(device, offset, data, is_break):
+                assert engine is not None
+                engine.inject(device, offset, data, is_break)
+            case effects.InjectControl(action):
+                assert engine is not None
+                engine.control(action)
+            case effects.StartOver(reason):
+                self._note(f"starts over: {reason}")
+                self._nursery.start_soon(self._start_over)
+            case effects.Frozen(reason):
+                self._note(f"frozen: {reason}")
+            case effects.Exit(code, line):
+                self.stop(line, code)
+            case effects.Note(text):
+                self._note(text)
+
+    def _note(self, text: str) -> None:
+        self._counters.notes.append(text)
+        _log.info(text, node=self._name, generation=self._core.generation, state=self._core.state.name)
+
+    # ---- the arbiter, probes, snapshots: what takes time
+
+    async def _ask_arbiter(self, core: Node, request: Any) -> None:
+        if isinstance(request, Claim) and request.kind is Kind.PROMOTE and not self._times.claimed_ns:
+            self._times.claimed_ns = time.monotonic_ns()
+        try:
+            answer = await self._arbiter.ask(request)
+        except ArbiterError as error:
+            why = str(error)
+            self._note(f"arbiter: {why}")
+            self._event_of(core, lambda now: core.arbiter_failed(why, now))
+            return
+        now_ns = time.monotonic_ns()
+        if isinstance(request, Claim):
+            self._times.granted_ns = now_ns
+        elif isinstance(request, Activate):
+            self._times.activated_ns = now_ns
+        self._event_of(core, lambda now: core.arbiter_answered(answer, now))
+
+    def _event_of(self, core: Node, event: Callable[[int], list[effects.Effect]]) -> None:
+        if core is self._core:
+            self._event(event)
+
+    async def _probe(self, core: Node, peer: str) -> None:
+        answer = await self._links.probe(peer, self._config.node(peer).listen, self._life)
+        self._event_of(core, lambda now: core.probed(peer, answer, now))
+
+    async def _restore(self, core: Node, state: bytes, pos: int) -> None:
+        try:
+            machine = await trio.to_thread.run_sync(Machine.restore, state)
+            expected = self.machine_identity
+            if MachineIdentity(machine.config_hash, machine.image_hash) != expected:
+                raise SnapshotError("the snapshot is of another machine")
+        except SnapshotError as error:
+            why = str(error)
+            self._event_of(core, lambda now: core.restore_failed(why, now))
+            return
+        if core is self._core:
+            await self._stop_engine()
+            self._install_machine(machine, pos, state)
+            self._event_of(core, core.restored)
+
+    def _apply(self, effect: effects.Apply) -> None:
+        if self._fed_early is not None:
+            self._fed_early.append(effect)  # the snapshot is still being restored
+            return
+        assert self._engine is not None
+        self._count(effect.entries)
+        self._journal.append(effect.entries)
+        self._journal.commit(effect.pos + len(effect.entries))
+        self._engine.feed(effect.entries, time.monotonic_ns())
+
+    def _install_machine(self, machine: Machine, pos: int, state: bytes) -> None:
+        """The engine gets this machine; the journal starts anew with its state."""
+        replication = self._config.replication
+        config = EngineConfig(replication.slice_ms * NS_PER_MS, replication.digest_interval_ms * NS_PER_MS)
+        pacer = Pacer(machine.mtime, time.monotonic_ns())
+        wake = partial(self._token.run_sync_soon, self._collect, idempotent=True)
+        self._journal.start(self.machine_identity, pos, state)
+        self._engine = Engine(machine, pos, pacer, config, wake)
+        self._engine.start()
+        early, self._fed_early = self._fed_early or [], None
+        for effect in early:
+            self._apply(effect)
+
+    async def _stop_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.stop()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(engine.join, ENGINE_STOP_S)
+
+    async def _start_over(self) -> None:
+        await self._stop_engine()
+        self._links.close_all("starts over")
+        self._core = self._new_core()
+        self._times = FailoverTimes()
+        self._event(lambda now: self._core.start_shadow(now))
+
+    # ---- the engine's reports
+
+    def _collect(self) -> None:
+        engine = self._engine
+        if engine is None or self._outcome is not None:
+            return
+        for report in engine.take_reports():
+            self._report(report)
+
+    def _report(self, report: reports.Report) -> None:
+        match report:
+            case reports.Executed(tick, entries, outputs):
+                self._count(entries)
+                self._journal.append(entries)
+                self._event(lambda now: self._core.executed(tick, entries, outputs, now))
+                self._journal.commit(self._core.status().committed)
+            case reports.Followed(pos, tick, outputs):
+                self._event(lambda now: self._core.applied(pos, tick, outputs, now))
+            case reports.SnapshotTaken(state):
+                self._event(lambda now: self._core.snapshot_taken(state, now))
+            case reports.Quiesced():
+                self._event(lambda now: self._core.quiesced(now))
+            case reports.WentLive(_):
+                self._times.live_ns = time.monotonic_ns()
+            case reports.Halted(tick, halt):
+                self._event(lambda now: self._core.halted(tick, halt.ok, halt.code, halt.how, now))
+            case reports.Diverged(tick, why):
+                self._note(f"DIVERGENCE at tick {tick}: {why}")
+                self._event(lambda now: self._core.diverged(tick, now))
+            case reports.Failed(error):
+                if not isinstance(error, FtvmError):
+                    raise error
+                self.stop(str(error), error.exit_code)
+
+    def _count(self, entries: tuple[Entry, ...]) -> None:
+        self._counters.log_entries += len(entries)
+        for entry in entries:
+            if isinstance(entry, Digest):
+                self._counters.digests += 1
+                self._counters.last_digest = entry
+                self._digest_logged.unpark_all()
+
+    # ---- what the links report
+
+    def presence(self) -> Presence:
+        return self._core.presence()
+
+    def peer_opened(self, session: int, name: str, life: Life) -> None:
+        self._event(lambda now: self._core.session_opened(session, name, life, now))
+
+    def edge_opened(self, session: int) -> None:
+        self._event(lambda now: self._core.edge_opened(session, now))
+
+    def link_lost(self, session: int, is_edge: bool, why: str) -> None:
+        if self._outcome is not None:
+            return
+        if is_edge:
+            self._event(lambda now: self._core.edge_lost(session, now))
+            return
+        self._times = FailoverTimes(session_lost_ns=time.monotonic_ns())
+        self._note(f"session lost: {why}")
+        self._event(lambda now: self._core.session_lost(session, now))
+
+    def peer_received(self, session: int, message: PeerMessage) -> None:
+        self._event(lambda now: self._core.received(session, message, now))
+        self._journal.commit(self._core.status().committed)
+
+    def edge_received(self, session: int, message: EdgeMessage) -> None:
+        self._event(lambda now: self._core.edge_received(session, message, now))
+
+    def join_refused(self, error: PeerRefused) -> None:
+        self.stop(str(error), error.exit_code)
+
+    def heartbeat_payload(self) -> bytes:
+        return codec.encode(self._core.heartbeat())
+
+    # ---- what the operator asks
+
+    async def answer_status(self, _request: Answer) -> Answer:
+        """Everything `ftvm status` shows of this node, as JSON-ready values."""
+        engine = self._engine.statistics() if self._engine is not None else None
+        digest = self._counters.last_digest
+        return {
+            "node": self._name,
+            "life": self._life.hex(),
+            "core": {key: getattr(self._core.status(), key) for key in self._core.status().__slots__},
+            "engine": None if engine is None else {key: getattr(engine, key) for key in engine.__slots__},
+            "log": {
+                "entries": self._counters.log_entries,
+                "bytes": self._journal.encoded_bytes,
+                "path": self._journal.path_text,
+                "trouble": self._journal.trouble,
+                "digests": self._counters.digests,
+                "last_digest": digest.digest.hex() if digest else "",
+                "last_digest_tick": digest.tick if digest else 0,
+            },
+            "wire_bytes_out": self._links.bytes_out(),
+            "failover_ns": self._times.as_dict(),
+            "notes": list(self._counters.notes),
+        }
+
+    async def answer_digest(self, _request: Answer) -> Answer:
+        """Logs a `Digest` of the live machine now, and waits until it is in the log."""
+        if self._engine is None or not self._engine.statistics().live:
+            raise NotProtected(f"node {self._name} does not run the machine live; ask the other one")
+        self._engine.digest_now()
+        with trio.move_on_after(DIGEST_WAIT_S):
+            await self._digest_logged.park()
+            digest = self._counters.last_digest
+            assert digest is not None
+            return {"tick": digest.tick, "digest": digest.digest.hex()}
+        raise NotProtected(f"node {self._name} logged no digest within {DIGEST_WAIT_S:g} s: it is throttled or halted")
+
+    async def answer_promote(self, _request: Answer) -> Answer:
+        """A planned change of roles: the primary hands over, or the shadow claims."""
+        self._event(lambda now: self._core.ask_hand_over(now))
+        return {}
+
+    async def answer_power_off(self, _request: Answer) -> Answer:
+        self._event(lambda now: self._core.ask_power_off(now))
+        return {}
+
+    def handlers(self) -> dict[str, Handler]:
+        """The control socket's operations."""
+        return {
+            "status": self.answer_status,
+            "digest": self.answer_digest,
+            "hand-over": self.answer_promote,
+            "power-off": self.answer_power_off,
+        }

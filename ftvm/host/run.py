@@ -1,0 +1,98 @@
+"""Putting a node together from its configuration, and running it until it ends."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import trio
+
+from ftvm.arbiter.directory import DirectoryArbiter
+from ftvm.config import Config
+from ftvm.errors import CertificateError, FtvmError, ImageError
+from ftvm.host.control import serve_control
+from ftvm.host.links import Links
+from ftvm.host.node import NodeShell, Outcome
+from ftvm.machine.board import BoardConfig
+from transport.certificates import client_context, server_context
+from transport.errors import CertificateProblem, ListenFailed
+from transport.heartbeat_service import open_heartbeats
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long the interpreter lets one thread keep it: the engine and the loop must not wait 5 ms for each other."""
+
+IMAGE_SIZE_MAX = 1 << 30
+
+
+def open_arbiter(config: Config) -> Any:
+    return DirectoryArbiter(config.arbiter.path, config.machine.name)
+
+
+def read_image(config: Config) -> bytes:
+    """Raises `ImageError`."""
+    path = config.machine.image
+    try:
+        if path.stat().st_size > IMAGE_SIZE_MAX:
+            raise ImageError(f"{path}: larger than {IMAGE_SIZE_MAX} bytes, which no machine of ours can hold")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}; set [machine] image to a guest image") from None
+
+
+def contexts_of(config: Config, name: str) -> tuple[Any, Any]:
+    """TLS contexts (server, client) of a node or the edge. Raises `CertificateError`."""
+    folder = config.security.folder(name)
+    try:
+        return server_context(folder), client_context(folder)
+    except CertificateProblem as error:
+        raise CertificateError(f"{error}; `ftvm certs init` makes what is needed") from None
+
+
+async def run_node(
+    config: Config,
+    name: str,
+    role: str,
+    *,
+    force: bool = False,
+    task_status: trio.TaskStatus[NodeShell] = trio.TASK_STATUS_IGNORED,
+) -> Outcome:
+    """Run node `name` in `role` ("primary" or "shadow") until it ends.
+
+    Starts only after the kernel is compiled, the port is open and the control socket answers; `task_status` gets
+    the shell. Raises `FtvmError` for what the user can mend.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    node = config.node(name)
+    contexts = contexts_of(config, name)
+    image = read_image(config)
+    board = BoardConfig(ram_mib=config.machine.ram_mib)
+    shell = NodeShell(config, name, open_arbiter(config), board, image)
+    outcome: Outcome | None = None
+    failure: FtvmError | None = None
+    try:
+        async with open_heartbeats(node.listen.host) as heartbeats, trio.open_nursery() as nursery:
+            links = Links(
+                shell,
+                shell.machine_identity,
+                config.machine.name,
+                name,
+                contexts,
+                heartbeats,
+                config.replication.heartbeat_interval_ms / 1000,
+                nursery,
+            )
+            try:
+                await nursery.start(links.listen, node.listen)
+                if node.control is not None:
+                    await nursery.start(serve_control, node.control, shell.handlers())
+                task_status.started(shell)
+                outcome = await shell.run(links, nursery, role, force=force)
+            except (FtvmError, ListenFailed) as error:
+                failure = error if isinstance(error, FtvmError) else FtvmError(str(error))
+            nursery.cancel_scope.cancel()
+    except ListenFailed as error:
+        failure = FtvmError(str(error))
+    if failure is not None:
+        raise failure
+    assert outcome is not None
+    return outcome
