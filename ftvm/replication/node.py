@@ -218,7 +218,7 @@ class Node(Succession):
             self._end(StartOver(f"the snapshot cannot be used: {why}"))
         return self._leave()
 
-    def applied(self, pos: int, tick: int, outputs: list[OutputLike], now_ns: int) -> list[Effect]:
+    def applied(self, pos: int, tick: int, outputs: Sequence[OutputLike], now_ns: int) -> list[Effect]:
         """The following engine has applied every entry before `pos`, stands at `tick` and said `outputs`."""
         self._enter(now_ns)
         if not self._executing and self._state is not State.OVER:

@@ -5,6 +5,8 @@ log it holds. Before its Mark it acknowledges nothing and is not eligible; once 
 acknowledges nothing more, so that what it goes live with is what it had when it asked.
 """
 
+from collections.abc import Sequence
+
 from ftvm.errors import ProtocolError
 from ftvm.log.entry import Entry, Input
 from ftvm.replication.effects import Apply, CloseSession, RestoreSnapshot, Send
@@ -169,7 +171,7 @@ class Shadow:
 
     # ---- the engine
 
-    def progress(self, pos: int, tick: int, outputs: tuple[OutputLike, ...] | list[OutputLike]) -> None:
+    def progress(self, pos: int, tick: int, outputs: Sequence[OutputLike]) -> None:
         assert self.applied <= pos <= self._replica.gate.end
         self.applied = pos
         self._replica.gate.produce(outputs)
