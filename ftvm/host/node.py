@@ -15,7 +15,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -70,9 +70,6 @@ class FailoverTimes:
     activated_ns: int = 0
     live_ns: int = 0
     first_output_ns: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(slots=True)
@@ -395,13 +392,13 @@ class NodeShell:
 
     async def answer_status(self, _request: Answer) -> Answer:
         """Everything `ftvm status` shows of this node, as JSON-ready values."""
+        core = self._core.status()
         engine = self._engine.statistics() if self._engine is not None else None
         digest = self._counters.last_digest
         return {
             "node": self._name,
-            "life": self._life.hex(),
-            "core": {key: getattr(self._core.status(), key) for key in self._core.status().__slots__},
-            "engine": None if engine is None else {key: getattr(engine, key) for key in engine.__slots__},
+            "core": {**asdict(core), "state": core.state.name, "life": core.life.hex()},
+            "engine": None if engine is None else asdict(engine),
             "log": {
                 "entries": self._counters.log_entries,
                 "bytes": self._journal.encoded_bytes,
@@ -412,7 +409,7 @@ class NodeShell:
                 "last_digest_tick": digest.tick if digest else 0,
             },
             "wire_bytes_out": self._links.bytes_out(),
-            "failover_ns": self._times.as_dict(),
+            "failover_ns": asdict(self._times),
             "notes": list(self._counters.notes),
         }
 

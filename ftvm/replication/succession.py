@@ -14,6 +14,7 @@ from ftvm.replication.messages import (
     Activated,
     Claim,
     Granted,
+    Heartbeat,
     Kind,
     Ledger,
     Life,
@@ -86,6 +87,10 @@ class Succession:
         """For whoever asks who is here: goes into the handshake's answer."""
         live = self._state in ACCEPTING and self._halt is None
         return Presence(self._replica.life, self._replica.generation, live)
+
+    def heartbeat(self) -> Heartbeat:
+        """For a way apart from the sessions: datagrams do not stall behind a lost segment."""
+        return self._replica.heartbeat()
 
     def status(self) -> NodeStatus:
         replica, followers = self._replica, self._primary.followers.values()
