@@ -51,8 +51,6 @@ SEPC = 56
 SCAUSE = 57
 STVAL = 58
 SCOUNTEREN = 59
-MENVCFG = 60
-SENVCFG = 61
 
 TOHOST = 62
 """Physical address of HTIF's tohost, 0 where the image has none."""
@@ -84,6 +82,7 @@ MSTATUS_MPIE = 1 << 7
 MSTATUS_SPP = 1 << 8
 MSTATUS_MPP = 3 << 11
 MSTATUS_MPRV = 1 << 17
+MSTATUS_SUM = 1 << 18
 MSTATUS_MXR = 1 << 19
 MSTATUS_TVM = 1 << 20
 MSTATUS_TW = 1 << 21
@@ -96,16 +95,17 @@ MSTATUS_WRITABLE = (
     | MSTATUS_SPP
     | MSTATUS_MPP
     | MSTATUS_MPRV
+    | MSTATUS_SUM
     | MSTATUS_MXR
     | MSTATUS_TVM
     | MSTATUS_TW
     | MSTATUS_TSR
 )
-"""SUM is read-only zero because satp.MODE is, FS because there is no F. MPP = 2 is reserved: such a write
-keeps the old MPP."""
+"""FS is read-only zero because there is no F. MPP = 2 is reserved: such a write keeps the old MPP. menvcfg and
+senvcfg are read-only zero, as satp is: FIOM may be where no translation exists."""
 MSTATUS_FIXED = 2 << 32 | 2 << 34
 """UXL = SXL = 2: 64 bits."""
-SSTATUS_WRITABLE = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_MXR
+SSTATUS_WRITABLE = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_SUM | MSTATUS_MXR
 SSTATUS_READABLE = SSTATUS_WRITABLE | 2 << 32
 
 SSIP = 1 << 1
@@ -121,8 +121,6 @@ MEDELEG_WRITABLE = 0xB3FF
 """Exceptions 0-9, 12, 13 and 15: not ecall from M (11), not the reserved ones."""
 COUNTEREN_WRITABLE = 7
 """CY, TM, IR; mcounteren and scounteren both start as 7."""
-ENVCFG_WRITABLE = 1
-"""FIOM."""
 TVEC_WRITABLE = ~2
 """Mode 0 (direct) or 1 (vectored); a write of mode 2 or 3 loses bit 1."""
 EPC_WRITABLE = ~1

@@ -1,0 +1,144 @@
+"""CLINT: software interrupt and timer of hart 0 (SiFive FU540 manual chapter 9; RISC-V ACLINT 1.0).
+
+mtime is not counted: it is computed from the last `Clock` entry of the execution log (`ftvm.log.entry.Clock`),
+so a read needs no log entry and the tick at which the timer fires is known beforehand. What the guest writes to mtime
+is kept as an offset to that clock.
+"""
+
+from ftvm.machine.hart import state as s
+from ftvm.machine.hart.jit import Words, compiled, mulhu
+
+CLOCK_TICK = s.CLOCK_AT
+"""Tick of the last Clock entry."""
+CLOCK_BASE = s.CLOCK_AT + 1
+"""mtime at that tick."""
+CLOCK_RATE = s.CLOCK_AT + 2
+"""32.32 fixed point, mtime units per tick."""
+CLOCK_ROOM = s.CLOCK_AT + 3
+"""How far mtime may run from CLOCK_BASE: sample + cap - base, not negative."""
+
+MSIP = s.CLINT_AT
+MTIMECMP = s.CLINT_AT + 1
+MTIME_OFFSET = s.CLINT_AT + 2
+"""The guest's mtime minus the clock's."""
+
+MSIP_AT = 0
+MTIMECMP_AT = 0x4000
+MTIME_AT = 0xBFF8
+
+NEVER = 1 << 62
+_SHIFTED_MAX = 1 << 30
+_SIGN = -(1 << 63)
+
+
+@compiled
+def _advance(ticks: int, rate: int, room: int) -> int:
+    """min(ticks * rate >> 32, room) without overflow."""
+    high = mulhu(ticks, rate)
+    if high >= 1 << 30:
+        return room
+    return min((high << 32) | (((ticks * rate) >> 32) & 0xFFFFFFFF), room)
+
+
+@compiled
+def clock(state: Words) -> int:
+    """What the execution log's clock says at `state[TICK]`."""
+    return state[CLOCK_BASE] + _advance(state[s.TICK] - state[CLOCK_TICK], state[CLOCK_RATE], state[CLOCK_ROOM])
+
+
+@compiled
+def mtime(state: Words) -> int:
+    return clock(state) + state[MTIME_OFFSET]
+
+
+@compiled
+def timer_tick(state: Words) -> int:
+    """The first tick at which MTIP is pending if nothing but time happens; NEVER without one."""
+    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
+    if (base ^ _SIGN) >= (state[MTIMECMP] ^ _SIGN):
+        return 0
+    need = state[MTIMECMP] - base
+    rate = state[CLOCK_RATE]
+    if need < 0 or need > state[CLOCK_ROOM] or rate == 0:
+        return NEVER
+    if need < _SHIFTED_MAX:
+        ticks = ((need << 32) + rate - 1) // rate
+    else:
+        low, ticks = 0, NEVER
+        while low < ticks:
+            middle = (low + ticks) >> 1
+            if _advance(middle, rate, need) >= need:
+                ticks = middle
+            else:
+                low = middle + 1
+    return min(state[CLOCK_TICK] + ticks, NEVER)
+
+
+@compiled
+def clint_read(state: Words, offset: int, size: int) -> tuple[int, int]:
+    """(1, value) or (0, 0) for a fault. Registers take 4 and 8 bytes; what is not there reads as zero."""
+    if size < 4:
+        return 0, 0
+    value = 0
+    register = offset & ~7
+    if offset == MSIP_AT:
+        value = state[MSIP]
+    elif register == MTIMECMP_AT:
+        value = state[MTIMECMP]
+    elif register == MTIME_AT:
+        value = mtime(state)
+    if offset & 4:
+        value = value >> 32
+    return 1, value
+
+
+@compiled
+def _merge(old: int, offset: int, size: int, value: int) -> int:
+    if size == 8:
+        return value
+    if offset & 4:
+        return (old & 0xFFFFFFFF) | (value << 32)
+    return (old & ~0xFFFFFFFF) | (value & 0xFFFFFFFF)
+
+
+@compiled
+def clint_write(state: Words, offset: int, size: int, value: int) -> int:
+    """1, or 0 for a fault."""
+    if size < 4:
+        return 0
+    register = offset & ~7
+    if offset == MSIP_AT:
+        state[MSIP] = value & 1
+    elif register == MTIMECMP_AT:
+        state[MTIMECMP] = _merge(state[MTIMECMP], offset, size, value)
+    elif register == MTIME_AT:
+        now = mtime(state)
+        state[MTIME_OFFSET] += _merge(now, offset, size, value) - now
+    return 1
+
+
+@compiled
+def clint_lines(state: Words) -> int:
+    """MSIP and MTIP as bits of mip, at `state[TICK]`."""
+    lines = s.MSIP if state[MSIP] else 0
+    if (mtime(state) ^ _SIGN) >= (state[MTIMECMP] ^ _SIGN):
+        lines |= s.MTIP
+    return lines
+
+
+@compiled
+def clint_reset(state: Words) -> None:
+    """Registers as after power-on; the clock goes on. mtimecmp starts at its maximum, so nothing is pending."""
+    state[MSIP] = 0
+    state[MTIMECMP] = -1
+    state[MTIME_OFFSET] = 0
+
+
+@compiled
+def set_clock(state: Words, sample: int, rate: int, cap: int) -> None:
+    """A Clock entry at `state[TICK]`. A ceiling below the present time holds the clock still, never back."""
+    base = max(clock(state), sample)
+    state[CLOCK_TICK] = state[s.TICK]
+    state[CLOCK_BASE] = base
+    state[CLOCK_RATE] = rate
+    state[CLOCK_ROOM] = max(sample + cap - base, 0)

@@ -1,0 +1,92 @@
+"""The kernel's own words: what it needs to run, none of it visible to the guest, none of it in a snapshot.
+
+One array of int64. Its address is all that the compiled entry point gets; the other arrays are found through it.
+"""
+
+LEFT = 0
+"""Ticks until `state[TICK]` reaches the end of the present stretch."""
+FLOOR = 1
+"""The fast core leaves at the first taken jump with LEFT below this."""
+INDEX = 2
+"""Where in the decoded code the core stopped."""
+RESUME = 3
+"""1: run the instruction in the scratch slot first."""
+STOP = 4
+"""`run` ends at this tick at the latest."""
+ATTENTION = 5
+"""Set from another thread; `run` ends soon after."""
+OUT_DEADLINE = 6
+"""Tick at which a run with outputs that nobody has taken ends; 0: not yet set."""
+
+FAULT_CAUSE = 7
+FAULT_VALUE = 19
+
+STATE_POINTER = 8
+MEMORY_POINTER = 9
+CODE_POINTER = 10
+FETCH_TLB_POINTER = 11
+DATA_TLB_POINTER = 12
+PAGE_SLOT_POINTER = 13
+PAGE_FLAGS_POINTER = 14
+SLOT_PAGE_POINTER = 15
+SLOT_HITS_POINTER = 16
+SLOT_FREE_POINTER = 17
+OUTPUTS_POINTER = 18
+
+RAM_BYTES = 24
+SLOTS_USED = 25
+SLOTS_FREE = 26
+
+COUNT_TRAPS = 32
+COUNT_INTERRUPTS = 33
+COUNT_EXITS = 34
+"""Times that the core was left, for whatever reason."""
+COUNT_DECODED = 35
+COUNT_CODE_STORES = 36
+COUNT_MMIO = 37
+
+COMMAND = 48
+"""What the entry is called for: a `DO_*`."""
+ARGUMENTS = 49
+
+CONTROL_SIZE = 64
+
+DO_RUN = 0
+DO_RESET_DEVICES = 1
+DO_SET_CLOCK = 2
+"""Arguments: sample, rate, cap of a Clock entry."""
+DO_READ_CLOCK = 3
+DO_RECEIVE = 4
+"""After units were put into the UART's backlog."""
+
+SLOT_WORDS = 2049
+"""A page's decoded code: one word per halfword, and PAGE_END."""
+SCRATCH_WORDS = 2050
+"""The scratch slot comes first: at 2047 an instruction that straddles two pages, at 2049 PAGE_END."""
+SLOTS_MAX = 2048
+FETCH_TLB_ENTRIES = 64
+"""Two words each: page number, index of its slot's first word."""
+DATA_TLB_ENTRIES = 256
+"""Four words each: page that may be read, page that may be written, memory offset minus address, unused."""
+
+DIRTY_DIGEST = 1
+DIRTY_SNAPSHOT = 2
+DIRTY_ALL = DIRTY_DIGEST | DIRTY_SNAPSHOT
+"""Page flags: written since that consumer last looked. Stores are fast only to pages where all are set."""
+PAGE_WATCHED = 128
+"""Page flag: HTIF's tohost is in it, so every store to it takes the slow path."""
+
+FAST_TICKS_MIN = 2100
+"""The fast core counts at taken jumps only, and a page holds at most 2,048 instructions between two."""
+ATTENTION_TICKS = 50_000
+OUTPUT_DELAY_TICKS = 4096
+"""A run goes on this long after the first output that was not taken, to batch what the guest says."""
+CODE_STORES_MAX = 64
+"""A page that was written to so often while it had decoded code loses it."""
+
+STOP_LIMIT = 0
+STOP_IDLE = 1
+STOP_OUTPUT = 2
+STOP_HALTED = 3
+STOP_ATTENTION = 4
+STOP_RESET = 5

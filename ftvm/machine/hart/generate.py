@@ -1,0 +1,213 @@
+"""Writes the source text of the interpreter cores and of the decoder, from `operations.py` and `encodings.py`.
+
+Theory of operation. A decoded instruction is one uint64 `w`: operation, rd, rs1, rs2 (a byte each) and a 32-bit
+immediate. A page of code has one such word per halfword, so the next instruction is `code[idx + length]`, and a jump inside
+its page adds its immediate to `idx`: no program counter is kept while code stays in its page. The word after a
+page's last is PAGE_END, which is not counted. `page` is the address that `idx << 1` is relative to.
+
+Loads and stores compare one TLB tag with the address, of which the bits below the access's size are kept: a miss, a
+misaligned address, a device, a page not yet dirty and a page with decoded code all fail the same comparison, and the
+core ends with SLOW and the count restored: the driver does that instruction. Nothing is called from the core.
+
+Two cores come out: the fast one counts every instruction but compares the count at taken jumps only, so it needs
+FAST_TICKS_MIN ticks in hand; the exact one compares before every instruction and finishes a run.
+"""
+
+from ftvm.machine.hart import control as c
+from ftvm.machine.hart.encodings import BY_NAME, ENCODINGS, FORMATS, Encoding, Field
+from ftvm.machine.hart.operations import IMM, NUMBER, OPERATIONS, PC, RD, RS1, Kind, Operation
+
+BUDGET, FETCH, DECODE, SLOW = range(4)
+"""Why a core ended: ticks are up, page not in the fetch TLB, instruction not decoded, see the driver."""
+_NEXT_PAGE = 4
+
+_PRELUDE = """\
+import numpy as np
+from ftvm.machine.hart.jit import (
+    compiled, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh,
+    mulhsu, mulhu, rem, remu, remuw, remw, store16, store32, store64, store8, unreachable,
+)
+
+U1, U2, U8, U16, U24, U32, U63, UFF, U2048 = (np.uint64(n) for n in (1, 2, 8, 16, 24, 32, 63, 255, 2048))
+"""
+
+_LEAVE = "left += 1; reason = {}; break"
+
+
+class _Text:
+    """Lines of source with an indentation."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, indent: int, *lines: str) -> None:
+        self.lines += ["    " * indent + line for line in lines]
+
+
+def _handler(operation: Operation, check: list[str]) -> list[str]:
+    """The body of one operation; `check` is what a jump inside the page does about the budget."""
+    advance = f"idx += U{operation.length}"
+    link = f"{RD} = {PC} + {2 * operation.length}"
+    jump = [f"idx += np.uint64({IMM})", *check]
+    match operation.kind:
+        case Kind.ALU:
+            return [f"{RD} = {operation.expression}", advance]
+        case Kind.LOAD | Kind.STORE:
+            tag, result = ("", f"{RD} = ") if operation.kind == Kind.LOAD else (" + U1", "")
+            return [
+                f"va = {RS1} + {IMM}",
+                f"e = np.uint64((va >> 10) & {(c.DATA_TLB_ENTRIES - 1) * 4})",
+                f"if tlb[e{tag}] == (va & {-4096 | operation.size - 1}):",
+                "    p = np.uint64(va + tlb[e + U2])",
+                f"    {result}{operation.expression}",
+                f"    {advance}",
+                "else:",
+                "    " + _LEAVE.format(SLOW),
+            ]
+        case Kind.BRANCH:
+            return [f"if {operation.expression}:", *("    " + line for line in jump), "else:", "    " + advance]
+        case Kind.BRANCH_FAR:
+            target = f"npc = {PC} + ({IMM} << 1); reason = {_NEXT_PAGE}; break"
+            return [f"if {operation.expression}:", "    " + target, "else:", "    " + advance]
+        case Kind.JUMP:
+            return jump
+        case Kind.LINK:
+            return [link, *jump]
+        case Kind.LINK_FAR:
+            return [
+                f"npc = {PC}",
+                f"{RD} = npc + {2 * operation.length}",
+                f"npc += {IMM} << 1; reason = {_NEXT_PAGE}; break",
+            ]
+        case Kind.INDIRECT | Kind.INDIRECT_LINK:
+            return [
+                f"va = ({RS1} + {IMM}) & -2",
+                *([link] if operation.kind == Kind.INDIRECT_LINK else []),
+                "p = np.uint64(va - page) >> U1",
+                "if p - np.uint64(first) < U2048:",
+                "    idx = p",
+                *("    " + line for line in check),
+                "else:",
+                f"    npc = va; reason = {_NEXT_PAGE}; break",
+            ]
+    return [_LEAVE.format(SLOW)]
+
+
+def core_source(name: str, exact: bool) -> str:
+    """`name(ctl, x, mem, code, fetch, tlb) -> reason`; x is the state array, whose first words are the registers."""
+    text = _Text()
+    text.add(0, "@compiled", f"def {name}(ctl, x, mem, code, fetch, tlb):")
+    text.add(
+        1,
+        f"npc = x[{_state('PC')}]; left = ctl[{c.LEFT}]; floor = ctl[{c.FLOOR}]; resume = ctl[{c.RESUME}]",
+        f"ctl[{c.RESUME}] = 0",
+        "reason = 0; idx = np.uint64(0); page = 0; first = 0",
+        "while True:",
+    )
+    if not exact:
+        text.add(2, "if left < floor:", f"    reason = {BUDGET}; break")
+    text.add(
+        2,
+        "if resume:",
+        # The scratch slot: no jump from it stays in its page.
+        "    resume = 0; first = 1 << 50; idx = np.uint64(2047); page = npc - 4094",
+        "else:",
+        f"    e = np.uint64((npc >> 12) & {c.FETCH_TLB_ENTRIES - 1}) << U1",
+        "    if fetch[e] != npc >> 12:",
+        f"        reason = {FETCH}; break",
+        "    first = fetch[e + U1]",
+        "    page = ((npc >> 12) << 12) - 2 * first",
+        "    idx = np.uint64(first + ((npc & 4095) >> 1))",
+        f"reason = {BUDGET}",
+        "while left > 0:" if exact else "while True:",
+        "    w = code[idx]",
+        "    op = np.int64(w & UFF)",
+        "    left -= 1",
+    )
+    check = [] if exact else ["if left < floor: break"]
+    word = "if"
+    for number, operation in enumerate(OPERATIONS):
+        if number < 2:
+            continue
+        text.add(3, f"{word} op == {number}:  # {operation.name}")
+        text.add(4, *_handler(operation, check))
+        word = "elif"
+    text.add(3, f"elif op == {NUMBER['page_end']}:")
+    text.add(4, f"left += 1; npc = {PC}; reason = {_NEXT_PAGE}; break")
+    text.add(3, f"elif op == {NUMBER['undecoded']}:")
+    text.add(4, _LEAVE.format(DECODE))
+    text.add(3, "else:", "    unreachable()")
+    text.add(2, f"if reason != {_NEXT_PAGE}:", f"    npc = {PC}; break")
+    text.add(1, f"x[{_state('PC')}] = npc; ctl[{c.LEFT}] = left; ctl[{c.INDEX}] = np.int64(idx)", "return reason")
+    return "\n".join(text.lines) + "\n"
+
+
+def _state(name: str) -> int:
+    from ftvm.machine.hart import state
+
+    return int(getattr(state, name))
+
+
+def _extract(field: Field) -> str:
+    pieces = [f"((word >> {piece.word_lsb} & {(1 << piece.width) - 1}) << {piece.value_lsb})" for piece in field.pieces]
+    value = "(" + " | ".join(pieces) + ")"
+    if field.signed:
+        sign = 1 << field.width - 1
+        value = f"(({value} ^ {sign}) - {sign})"
+    return f"({value} + {field.bias})" if field.bias else value
+
+
+def _operands(encoding: Encoding) -> tuple[str, dict[str, str]]:
+    """The operation that an encoding decodes to, and the sources of its operands by name."""
+    own = {field.name: _extract(field) for field in FORMATS[encoding.format]}
+    if not encoding.expansion:
+        return encoding.name, own
+    name, *arguments = encoding.expansion.split()
+    fields = FORMATS[BY_NAME[name].format]
+    return name, {f.name: own.get(a, a) for f, a in zip(fields, arguments, strict=True)}
+
+
+def _decode_row(encoding: Encoding) -> list[str]:
+    name, operands = _operands(encoding)
+    kind = OPERATIONS[NUMBER[name]].kind if name in NUMBER else None
+    if name in ("fence", "fence.i"):
+        # One hart, and decoded code is coherent with RAM: nothing to order.
+        return [f"op = {NUMBER['li']}"]
+    if name == "lui":
+        name = "li"
+    lines = [f"op = {NUMBER[name]}"]
+    if kind in (Kind.CSR, Kind.SYSTEM):
+        return [*lines, "imm = word"]
+    lines += [f"{key} = {operands[key]}" for key in ("rd", "rs1", "rs2", "imm") if key in operands]
+    return lines
+
+
+def decoder_source() -> str:
+    """`fields(word) -> (operation, rd, rs1, rs2, imm)` of an instruction of either length.
+
+    What decodes to nothing, and CSR and system instructions, have the word itself as immediate.
+    """
+    text = _Text()
+    text.add(0, "@compiled", "def fields(word):")
+    text.add(1, f"op = {NUMBER['illegal']}; rd = 0; rs1 = 0; rs2 = 0; imm = word")
+    buckets: dict[tuple[int, int], list[Encoding]] = {}
+    for encoding in sorted(ENCODINGS, key=lambda encoding: -encoding.mask.bit_count()):
+        mask = 0x7F if encoding.size == 4 else 0xE003
+        buckets.setdefault((mask, encoding.match & mask), []).append(encoding)
+    for (mask, match), encodings in sorted(buckets.items()):
+        text.add(1, f"if word & {mask:#x} == {match:#x}{' and word >> 16 == 0' if mask != 0x7F else ''}:")
+        word = "if"
+        for encoding in encodings:
+            conditions = [f"word & {encoding.mask:#x} == {encoding.match:#x}"]
+            conditions += [f"{_extract(encoding.fields[name])} != 0" for name in encoding.nonzero]
+            text.add(2, f"{word} {' and '.join(conditions)}:")
+            text.add(3, *_decode_row(encoding))
+            word = "elif"
+    text.add(1, "return op, rd, rs1, rs2, imm")
+    return "\n".join(text.lines) + "\n"
+
+
+def cores_source() -> str:
+    """The whole generated module."""
+    parts = [_PRELUDE, core_source("core", False), core_source("core_exact", True), decoder_source()]
+    return "\n\n".join(parts)

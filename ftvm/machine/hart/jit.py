@@ -1,0 +1,152 @@
+"""What compiled code is written with: the decorator, memory access, and the arithmetic that numba gets wrong.
+
+Compiled functions get C pointers from the kernel and numpy arrays from tests and from the reference
+interpreter; indexing is all that they do with them, so one source serves both. Nothing here is cached on its own:
+one cached entry point (`kernel.py`) carries all that it calls.
+
+Numba's `//` floors, `INT64_MIN // -1` is 0 and there is no 128-bit product, so MULH, DIV and REM are intrinsics
+with RISC-V's results for division by zero and overflow (unprivileged specification, chapter "M").
+"""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+Words = Any
+"""A C pointer to int64 or an int64 array."""
+Bytes = Any
+"""A C pointer to uint8."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Merging the tails of the handlers turns the interpreter's jumps into jumps to jumps.
+llvm.set_option("ftvm", "-enable-tail-merge=false")
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile with numba when first used: no GIL, C's division, wrapping int64 arithmetic."""
+    return cast(Callable[P, R], njit(nogil=True, error_model="numpy")(function))
+
+
+def _high_product(first_signed: bool, second_signed: bool) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+    def high_product(typing_context: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            wide = ir.IntType(128)
+            x = (builder.sext if first_signed else builder.zext)(arguments[0], wide)
+            y = (builder.sext if second_signed else builder.zext)(arguments[1], wide)
+            return builder.trunc(builder.lshr(builder.mul(x, y), ir.Constant(wide, 64)), ir.IntType(64))
+
+        return types.int64(types.int64, types.int64), generate
+
+    return high_product
+
+
+mulh = _high_product(True, True)
+mulhu = _high_product(False, False)
+mulhsu = _high_product(True, False)
+
+
+def _divide(signed: bool, remainder: bool, bits: int) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+    def divide(typing_context: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            width = ir.IntType(bits)
+            a, b = arguments
+            if bits == 32:
+                a, b = builder.trunc(a, width), builder.trunc(b, width)
+            zero, one, ones = ir.Constant(width, 0), ir.Constant(width, 1), ir.Constant(width, -1)
+            by_zero = builder.icmp_unsigned("==", b, zero)
+            divisor = builder.select(by_zero, one, b)
+            if signed:
+                # Division by -1 is negation, which wraps where sdiv would trap.
+                negates = builder.icmp_unsigned("==", b, ones)
+                divisor = builder.select(negates, one, divisor)
+                if remainder:
+                    result = builder.select(negates, zero, builder.srem(a, divisor))
+                else:
+                    result = builder.select(negates, builder.neg(a), builder.sdiv(a, divisor))
+            else:
+                result = (builder.urem if remainder else builder.udiv)(a, divisor)
+            result = builder.select(by_zero, a if remainder else ones, result)
+            return builder.sext(result, ir.IntType(64)) if bits == 32 else result
+
+        return types.int64(types.int64, types.int64), generate
+
+    return divide
+
+
+div, divu, rem, remu = (_divide(s, r, 64) for s, r in ((True, False), (False, False), (True, True), (False, True)))
+divw, divuw, remw, remuw = (_divide(s, r, 32) for s, r in ((True, False), (False, False), (True, True), (False, True)))
+
+
+def _load(bits: int, signed: bool) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+    def load(typing_context: Any, memory: Any, offset: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            address = builder.gep(arguments[0], [arguments[1]])
+            value = builder.load(builder.bitcast(address, ir.IntType(bits).as_pointer()))
+            value.align = 1
+            if bits == 64:
+                return value
+            return (builder.sext if signed else builder.zext)(value, ir.IntType(64))
+
+        return types.int64(memory, types.uint64), generate
+
+    return load
+
+
+def _store(bits: int) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+    def store(typing_context: Any, memory: Any, offset: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            address = builder.gep(arguments[0], [arguments[1]])
+            value = arguments[2] if bits == 64 else builder.trunc(arguments[2], ir.IntType(bits))
+            instruction = builder.store(value, builder.bitcast(address, ir.IntType(bits).as_pointer()))
+            instruction.align = 1
+            return context.get_dummy_value()
+
+        return types.none(memory, types.uint64, types.int64), generate
+
+    return store
+
+
+load8s, load8u = _load(8, True), _load(8, False)
+load16s, load16u = _load(16, True), _load(16, False)
+load32s, load32u = _load(32, True), _load(32, False)
+load64 = _load(64, False)
+store8, store16, store32, store64 = _store(8), _store(16), _store(32), _store(64)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def unreachable(typing_context: Any) -> Any:
+    """Tells LLVM that control does not come here, so that the dispatch needs no range check."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        bit = ir.IntType(1)
+        assume = builder.module.declare_intrinsic("llvm.assume", (), ir.FunctionType(ir.VoidType(), [bit]))
+        builder.call(assume, [ir.Constant(bit, 0)])
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+def _as_pointer(item: Any) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+    def as_pointer(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(item)(types.int64), generate
+
+    return as_pointer
+
+
+as_words = _as_pointer(types.int64)
+as_bytes = _as_pointer(types.uint8)
+as_codes = _as_pointer(types.uint64)

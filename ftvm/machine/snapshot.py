@@ -1,0 +1,175 @@
+"""Snapshots: the whole state of a machine in one byte string, and back.
+
+    magic 8 | format version u32 | length of the body u64 | xxh3-64 of the body | body
+
+all little-endian; the body is one msgpack array, see `_FIELDS`. Pages that are all zero are left out, the others go in
+chunks of CHUNK_PAGES, each compressed. The image goes along: a reset starts from it.
+
+A snapshot may come from a peer or a damaged disk. It is checked before anything is built from it, sizes before they
+are allocated, and every index that compiled code follows; the only error is SnapshotError.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import msgpack
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from ftvm.errors import SnapshotError
+from ftvm.log.entry import LOG_VERSION, TICK_MAX
+from ftvm.machine.board import RAM_BASE, RAM_MIB_MAX, ROM_SIZE, BoardConfig
+from ftvm.machine.hart import state as s
+
+MAGIC = b"ftvmsnap"
+VERSION = 1
+"""Goes up when the layout below or that of the state array changes."""
+PAGE = 4096
+CHUNK_PAGES = 256
+COMPRESSION_LEVEL = 1
+IMAGE_SIZE_MAX = 1 << 30
+_HEADER_SIZE = 28
+_FIELDS = ("log_version", "ram_mib", "image_size", "image", "state", "page_numbers", "chunks")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Parts of a machine: `page_numbers[i]` is where in memory `pages[i]` goes; the rest of memory is zero."""
+
+    board: BoardConfig
+    image: bytes
+    state: NDArray[np.int64]
+    page_numbers: NDArray[np.uint32]
+    pages: NDArray[np.uint8]
+
+
+def encode_snapshot(
+    board: BoardConfig, image: bytes, state: NDArray[np.int64], memory: NDArray[np.uint8], page_numbers: list[int]
+) -> bytes:
+    """`page_numbers` are the pages of `memory` that are not all zero, ascending."""
+    pages = memory.reshape(-1, PAGE)
+    chunks = [
+        zlib.compress(pages[page_numbers[at : at + CHUNK_PAGES]].tobytes(), COMPRESSION_LEVEL)
+        for at in range(0, len(page_numbers), CHUNK_PAGES)
+    ]
+    body = msgpack.packb(
+        [
+            LOG_VERSION,
+            board.ram_mib,
+            len(image),
+            zlib.compress(image, COMPRESSION_LEVEL),
+            zlib.compress(state.tobytes(), COMPRESSION_LEVEL),
+            np.array(page_numbers, np.uint32).tobytes(),
+            chunks,
+        ]
+    )
+    header = MAGIC + VERSION.to_bytes(4, "little") + len(body).to_bytes(8, "little")
+    return b"".join((header, xxhash.xxh3_64_intdigest(body).to_bytes(8, "little"), body))
+
+
+def _inflate(data: object, size: int, what: str) -> bytes:
+    if not isinstance(data, bytes):
+        raise SnapshotError(f"the snapshot's {what} is not bytes")
+    inflater = zlib.decompressobj()
+    try:
+        plain = inflater.decompress(data, size + 1)
+    except zlib.error as error:
+        raise SnapshotError(f"the snapshot's {what} cannot be decompressed: {error}") from error
+    if len(plain) != size or not inflater.eof:
+        raise SnapshotError(f"the snapshot's {what} has not the {size} bytes that it should have")
+    return plain
+
+
+def _body(data: bytes) -> list[object]:
+    if data[: len(MAGIC)] != MAGIC:
+        raise SnapshotError("this is not a snapshot: it does not start as one")
+    version = int.from_bytes(data[8:12], "little")
+    if version != VERSION:
+        raise SnapshotError(f"the snapshot has format {version}, this program reads {VERSION}")
+    body = memoryview(data)[_HEADER_SIZE:]
+    if len(data) < _HEADER_SIZE or len(body) != int.from_bytes(data[12:20], "little"):
+        raise SnapshotError("the snapshot is cut off or has something after its end")
+    if xxhash.xxh3_64_intdigest(body) != int.from_bytes(data[20:28], "little"):
+        raise SnapshotError("the snapshot is damaged: its checksum is wrong")
+    chunks_max = ((RAM_MIB_MAX << 20) // PAGE + 1) // CHUNK_PAGES + 1
+    try:
+        fields = msgpack.unpackb(
+            body,
+            max_array_len=chunks_max,
+            max_map_len=0,
+            max_ext_len=0,
+            max_str_len=0,
+            max_bin_len=len(body),
+        )
+    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+        raise SnapshotError(f"the snapshot's body is not what it should be: {error}") from error
+    if not isinstance(fields, list) or len(fields) != len(_FIELDS):
+        raise SnapshotError(f"the snapshot's body is not an array of {len(_FIELDS)}")
+    return fields
+
+
+def _integer(value: object, low: int, high: int, what: str) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise SnapshotError(f"the snapshot's {what} is {value!r:.40}, not from {low} to {high}")
+    return value
+
+
+def decode_snapshot(data: bytes) -> Snapshot:
+    """SnapshotError for anything that `encode_snapshot` could not have made of a machine's state."""
+    log_version, ram_mib, image_size, image, state, numbers, chunks = _body(data)
+    if log_version != LOG_VERSION:
+        raise SnapshotError(f"the snapshot is of log version {log_version!r:.40}, this program is of {LOG_VERSION}")
+    board = BoardConfig(_integer(ram_mib, 1, RAM_MIB_MAX, "RAM size in MiB"))
+    size = _integer(image_size, 1, IMAGE_SIZE_MAX, "image size")
+    image = _inflate(image, size, "image")
+    words = np.frombuffer(_inflate(state, s.STATE_SIZE * 8, "machine state"), np.int64)
+    check_state(words, board.ram_mib << 20)
+    if not isinstance(numbers, bytes) or len(numbers) % 4:
+        raise SnapshotError("the snapshot's list of pages is not one")
+    page_numbers = np.frombuffer(numbers, np.uint32)
+    pages = ((board.ram_mib << 20) + ROM_SIZE) // PAGE
+    if len(page_numbers) and (page_numbers[-1] >= pages or not (np.diff(page_numbers.astype(np.int64)) > 0).all()):
+        raise SnapshotError("the snapshot's list of pages is not ascending, or goes beyond memory")
+    if not isinstance(chunks, list) or len(chunks) != -(-len(page_numbers) // CHUNK_PAGES):
+        raise SnapshotError("the snapshot has not as many chunks as its list of pages asks for")
+    parts = [
+        _inflate(chunk, min(CHUNK_PAGES, len(page_numbers) - index * CHUNK_PAGES) * PAGE, f"chunk {index}")
+        for index, chunk in enumerate(chunks)
+    ]
+    contents = np.frombuffer(b"".join(parts), np.uint8).reshape(-1, PAGE)
+    return Snapshot(board, image, words, page_numbers, contents)
+
+
+def check_state(state: NDArray[np.int64], ram_bytes: int) -> None:
+    """Every word that compiled code uses as an index, a count, or a divisor must be in its range."""
+    from ftvm.machine.devices import clint, uart
+
+    ram_last = RAM_BASE + ram_bytes - 8
+    stream_max = TICK_MAX
+    ranges = [
+        ("x0", s.X, 0, 0),
+        ("tick", s.TICK, 0, TICK_MAX),
+        ("number of traps", s.NOT_RETIRED, 0, TICK_MAX),
+        ("WFI flag", s.WAITING, 0, 1),
+        ("halt", s.HALT_HOW, 0, s.HALT_POWER_OFF),
+        ("clock tick", clint.CLOCK_TICK, 0, int(state[s.TICK])),
+        ("clock base", clint.CLOCK_BASE, 0, 1 << 62),
+        ("clock rate", clint.CLOCK_RATE, 0, 1 << 48),
+        ("clock ceiling", clint.CLOCK_ROOM, 0, 1 << 62),
+        ("UART FIFO count", uart.FIFO_COUNT, 0, uart.FIFO_SIZE),
+        ("UART input offset", uart.INPUT_OFFSET, 0, stream_max),
+        ("UART output offset", uart.OUTPUT_OFFSET, 0, stream_max),
+    ]
+    for what, index, low, high in ranges:
+        if not low <= int(state[index]) <= high:
+            raise SnapshotError(f"the snapshot's {what} is {int(state[index])}, not from {low} to {high}")
+    waiting = int(state[uart.INPUT_OFFSET]) - int(state[uart.BACKLOG_TAKEN])
+    if int(state[uart.BACKLOG_TAKEN]) < 0 or not 0 <= waiting <= uart.BACKLOG_SIZE:
+        raise SnapshotError("the snapshot's UART backlog is not one")
+    if int(state[s.PRIV]) not in (s.USER, s.SUPERVISOR, s.MACHINE):
+        raise SnapshotError(f"the snapshot's privilege mode is {int(state[s.PRIV])}")
+    for index in (s.TOHOST, s.FROMHOST):
+        address = int(state[index])
+        if address and not (RAM_BASE <= address <= ram_last and address % 8 == 0):
+            raise SnapshotError(f"the snapshot has HTIF at {address:#x}, which is not in RAM")
