@@ -1,0 +1,90 @@
+"""Replay: a log that carries its own start state, executed again to any tick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftvm.errors import DivergenceError, LogError
+from ftvm.log.entry import Digest
+from ftvm.log.file import LogReader, TornTail
+from ftvm.machine.machine import Halt, Machine, StopReason
+
+STEP_TICKS = 200_000_000
+"""How far one call into the machine goes: progress is told in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """Where the replay ended, and what it checked. `tail` is what a crash left behind the last whole batch."""
+
+    tick: int
+    digest: bytes
+    entries: int
+    digests_compared: int
+    halt: Halt | None
+    tail: TornTail | None
+
+
+def replay_log(
+    path: Path,
+    *,
+    until: int | None = None,
+    expect: Mapping[int, bytes] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ReplayResult:
+    """Execute the log at `path` from its start, to tick `until` or to its last entry.
+
+    Every `Digest` in it is compared, and beside those every digest of `expect` (by tick). Raises `DivergenceError` at
+    the first that differs, or when the machine cannot get to an entry's tick; `LogError` for a bad log or an `until`
+    beyond its end.
+    """
+    compared = count = 0
+    wanted = dict(expect or {})
+    with LogReader(path) as reader:
+        machine = Machine.restore(reader.snapshot())
+        for entry in reader.entries():
+            if until is not None and entry.tick > until:
+                break
+            _run_to(machine, entry.tick, progress)
+            count += 1
+            if isinstance(entry, Digest):
+                _compare(machine, entry.digest)
+                compared += 1
+                if entry.tick in wanted:
+                    _compare(machine, wanted.pop(entry.tick))
+                    compared += 1
+            else:
+                machine.apply(entry)
+        else:
+            _check_end(machine, until)
+        if until is not None:
+            _run_to(machine, until, progress)
+        for tick in wanted:
+            raise DivergenceError(f"{path}: a digest was expected at tick {tick}, where this log has none")
+        return ReplayResult(machine.tick, machine.digest(), count, compared, machine.halt, reader.torn)
+
+
+def _check_end(machine: Machine, until: int | None) -> None:
+    """Beyond the last entry nothing is known: the next input could have come at any tick."""
+    if until is not None and until > machine.tick:
+        raise LogError(f"--until {until}: the log ends at tick {machine.tick}")
+
+
+def _run_to(machine: Machine, tick: int, progress: Callable[[int], None] | None) -> None:
+    while machine.tick < tick:
+        stop = machine.run_until(min(tick, machine.tick + STEP_TICKS))
+        machine.take_outputs()
+        if stop.reason in (StopReason.IDLE, StopReason.HALTED) and machine.tick < tick:
+            raise DivergenceError(f"the machine is {stop.reason.name.lower()} at tick {machine.tick}, before {tick}")
+        if progress is not None:
+            progress(machine.tick)
+
+
+def _compare(machine: Machine, digest: bytes) -> None:
+    ours = machine.digest()
+    if ours != digest:
+        raise DivergenceError(f"at tick {machine.tick} the digest is {ours.hex()}, and {digest.hex()} was logged")
+
+
