@@ -56,6 +56,8 @@ def issue(
     """Make the certificate of one node (replacing an older one in `out_dir`). Raises CertificateProblem."""
     _check_label("role", role)
     _check_label("name", name)
+    if not 0 < lifetime_days <= AUTHORITY_LIFETIME_DAYS:
+        raise CertificateProblem(f"a lifetime of {lifetime_days:g} days is not within 0 to {AUTHORITY_LIFETIME_DAYS}")
     ca_pem = _read(authority_dir / CA_CERTIFICATE)
     ca_certificate, ca_key = _load_authority(authority_dir, ca_pem)
     machine_id = _common_name(ca_certificate)

@@ -153,14 +153,16 @@ class Channel:
             return
         self._end(ChannelClosed(f"closed by this side: {reason}", clean=True))
         with trio.move_on_after(self._limits.close_timeout_s):
-            while not self._is_path_over and (self._session.queue_size or not self._path.is_drained):
+            while self._session.queue_size and not self._is_path_over:
                 await self._room.park()
+            await self._wait_drained()
             if not self._is_path_over:
                 try:
                     self._path.write(self._path.encode(FrameType.GOODBYE, encode_reason(reason)))
-                    await self._path.drain()
                 except PathLost:
                     return
+                self._undrained.unpark_all()
+                await self._wait_drained()
                 self._path.end()
             await self._reader_ended.wait()
 
@@ -192,6 +194,11 @@ class Channel:
             self._closed = closed
         self._room.unpark_all()
         self._arrival.unpark_all()
+
+    async def _wait_drained(self) -> None:
+        """Let the one draining task do its work."""
+        while not self._path.is_drained and not self._is_path_over:
+            await self._room.park()
 
     def _flush(self) -> None:
         """Put on the path what may go. What the kernel does not take, `_write_loop` waits for."""
@@ -271,6 +278,7 @@ async def run_channel(path: Path, peer: Peer, limits: Limits) -> AsyncIterator[C
             await channel.close()
         finally:
             path.close()
+            channel._end(ChannelClosed("closed by this side: cancelled", clean=False))
 
 
 @asynccontextmanager
@@ -308,7 +316,7 @@ async def _connect(
     try:
         wire = SocketWire(await trio.open_tcp_stream(host, port))
     except OSError as error:
-        raise ConnectFailed(f"cannot connect to {host}:{port}: {error.strerror or error}") from error
+        raise ConnectFailed(f"cannot connect to {host}:{port}: {_why(error)}") from error
     path = Path(wire, TlsCipher(context, server_side=False))
     path.decoder.payload_size_max = HANDSHAKE_SIZE_MAX
     try:
@@ -324,3 +332,10 @@ async def _connect(
     keys = HeartbeatKeys(welcome.session_id, welcome.key_to_server, welcome.key_to_client)
     peer = Peer(identity, welcome.parameters, wire.peer_host, wire.peer_port, keys, welcome.heartbeat_port)
     return path, peer
+
+
+def _why(error: OSError) -> str:
+    """What the operating system said, for every address that the name has."""
+    cause = error.__cause__
+    attempts = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (error,)
+    return ", ".join(dict.fromkeys(getattr(attempt, "strerror", None) or str(attempt) for attempt in attempts))

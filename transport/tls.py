@@ -75,6 +75,8 @@ class TlsCipher:
         try:
             while part := self._object.read(_READ_SIZE):
                 parts.append(part)
+                if not self._incoming.pending and not self._object.pending():
+                    break
         except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
             pass
         except ssl.SSLError as error:

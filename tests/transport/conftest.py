@@ -16,6 +16,7 @@ from transport.identity import Expectation, Identity
 from transport.listener import Accept, Handler, serve
 
 MACHINE = "m1"
+EXPIRES_AT_ONCE = 1e-9
 NODES = Expectation(MACHINE, frozenset({"node"}))
 
 
@@ -45,7 +46,7 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     issue(made.authority, made.a, "node", "a")
     issue(made.authority, made.b, "node", "b")
     issue(made.authority, made.edge, "edge", "e")
-    issue(made.authority, made.expired, "node", "x", lifetime_days=-1 / 24 / 60)
+    issue(made.authority, made.expired, "node", "x", lifetime_days=EXPIRES_AT_ONCE)
     issue(root / "foreign-authority", made.foreign, "node", "b")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(certificates, "_common_name", lambda _: "m2")
@@ -93,4 +94,4 @@ async def start_server(
     return port
 
 
-__all__ = ["MACHINE", "NODES", "Pki", "accept_all", "client_context", "echo", "start_server"]
+__all__ = ["EXPIRES_AT_ONCE", "MACHINE", "NODES", "Pki", "accept_all", "client_context", "echo", "start_server"]

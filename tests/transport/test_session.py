@@ -30,6 +30,11 @@ def segment(number: int, body: bytes = b"", *, is_last: bool = True) -> Frame:
     return Frame(frame_type, 0, number.to_bytes(8, "big") + body)
 
 
+def receive_all(session: Session, frames: list[Frame]) -> None:
+    for frame in frames:
+        session.receive(frame)
+
+
 def ack(number: int) -> Frame:
     return Frame(FrameType.ACK, 0, number.to_bytes(8, "big"))
 
@@ -135,8 +140,7 @@ def test_a_gap_a_duplicate_and_a_short_segment_are_violations() -> None:
     for first, second in ((0, 2), (0, 0), (1, 2)):
         session = Session()
         with pytest.raises(SessionViolation, match="where segment"):
-            for number in (first, second):
-                session.receive(segment(number))
+            receive_all(session, [segment(first), segment(second)])
     with pytest.raises(SessionViolation, match="no number"):
         Session().receive(Frame(FrameType.SEGMENT_LAST, 0, b"1234567"))
 
@@ -145,16 +149,14 @@ def test_a_sender_that_ignores_the_window_is_a_violation() -> None:
     session = Session()
     body = bytes(SEGMENT_SIZE_MAX)
     with pytest.raises(SessionViolation, match="beyond the window"):
-        for number in range(WINDOW_SIZE // SEGMENT_SIZE_MAX + 2):
-            session.receive(segment(number, body))
+        receive_all(session, [segment(number, body) for number in range(WINDOW_SIZE // SEGMENT_SIZE_MAX + 2)])
     assert session.messages_waiting <= WINDOW_SIZE // SEGMENT_SIZE_MAX
 
 
 def test_a_message_that_never_ends_is_a_violation() -> None:
     session = Session(message_size_max=3 * SEGMENT_SIZE_MAX)
     with pytest.raises(SessionViolation, match="larger than"):
-        for number in range(4):
-            session.receive(segment(number, bytes(SEGMENT_SIZE_MAX), is_last=False))
+        receive_all(session, [segment(n, bytes(SEGMENT_SIZE_MAX), is_last=False) for n in range(4)])
     with pytest.raises(SessionViolation, match="empty"):
         Session().receive(segment(0, is_last=False))
 
