@@ -25,9 +25,24 @@ SMALL = (
     "trapstorm",
     "wfi-off",
 )
+KV = (
+    "restart.S",
+    "kv.c",
+    "commands.c",
+    "info.c",
+    "keys.c",
+    "number.c",
+    "reply.c",
+    "request.c",
+    "serial.c",
+    "server.c",
+    "store.c",
+    "strings.c",
+)
 GUESTS: dict[str, tuple[str, ...]] = {
     **{name: ("compute.c", f"{name}.c") for name in COMPUTE},
     **{name: (f"{name}.c",) for name in SMALL},
+    "kv": tuple(f"kv/{file}" for file in KV),
 }
 
 FLAGS = (
@@ -38,8 +53,10 @@ FLAGS = (
     "-std=gnu17",
     "-O2",
     "-g0",
+    "-I.",
     "-ffreestanding",
     "-fno-builtin",
+    "-fno-strict-aliasing",
     "-fno-sanitize=undefined",
     "-fno-stack-protector",
     "-nostdlib",

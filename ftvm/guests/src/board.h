@@ -22,7 +22,7 @@
 #define UART_LCR 3
 #define UART_LSR 5
 #define IER_RECEIVED 0x01
-#define FCR_ENABLE_AND_CLEAR 0x07
+#define FCR_ENABLE 0x01
 #define LCR_8N1 0x03
 #define LCR_BREAK 0x40
 #define LSR_DATA 0x01

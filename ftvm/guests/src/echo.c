@@ -5,7 +5,7 @@
 
 int main(void) {
     write8(UART + UART_LCR, LCR_8N1);
-    write8(UART + UART_FCR, FCR_ENABLE_AND_CLEAR);
+    write8(UART + UART_FCR, FCR_ENABLE);
     write8(UART + UART_IER, IER_RECEIVED);
     plic_enable_uart();
     for (;;) {
