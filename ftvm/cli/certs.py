@@ -1,0 +1,59 @@
+"""`ftvm certs`: the certificates by which the nodes and the edge of one machine know each other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from ftvm.config import RESERVED_NODE_NAMES
+from ftvm.errors import CertificateError, ConfigError
+
+app = App(name="certs", help="Make the certificates of a machine.", help_format="plaintext")
+
+AUTHORITY = "authority"
+EDGE = "edge"
+
+
+@app.command
+def init(
+    machine: str,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("certs"),
+    nodes: str = "alpha,beta",
+) -> None:
+    """Make a new authority for MACHINE, and a folder of credentials for each node and for the edge.
+
+    Parameters
+    ----------
+    machine
+        The machine's name, as in `[machine] name`.
+    output
+        Where the folders go; as in `[security] certificates`.
+    nodes
+        The nodes' names, separated by commas.
+    """
+    from transport.certificates import create_authority, issue
+    from transport.errors import TransportError
+
+    names = _node_names(nodes)
+    try:
+        create_authority(output / AUTHORITY, machine)
+        for name in names:
+            issue(output / AUTHORITY, output / name, "node", name)
+        issue(output / AUTHORITY, output / EDGE, EDGE, EDGE)
+    except (TransportError, OSError) as error:
+        raise CertificateError(f"certificates in {output}: {error}") from None
+    for name in (*names, EDGE):
+        print(f"{output / name}: give this folder to {name}, and to nobody else")
+    print(f"{output / AUTHORITY}: keep this folder to yourself, on none of the nodes: it can make more of them")
+
+
+def _node_names(nodes: str) -> Sequence[str]:
+    names = [name.strip() for name in nodes.split(",")]
+    for name in names:
+        if name in RESERVED_NODE_NAMES:
+            raise ConfigError(f"--nodes: {name!r} is reserved; choose another name for the node")
+    if len(set(names)) != len(names):
+        raise ConfigError(f"--nodes: a name is there twice in {nodes!r}; give each node its own")
+    return names

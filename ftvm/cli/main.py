@@ -1,0 +1,86 @@
+"""`ftvm`: finds the command, turns what users and peers did wrong into one line and an exit code.
+
+Commands are named by import path and imported when asked for: starting a guest must not wait for the code of
+all the others.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from ftvm.errors import ExitCode, FtvmError
+
+COMMANDS = {
+    "run": "ftvm.cli.run:run",
+    "record": "ftvm.cli.record:record",
+    "replay": "ftvm.cli.replay:replay",
+    "log": "ftvm.cli.log:app",
+    "certs": "ftvm.cli.certs:app",
+    "check": "ftvm.cli.check:check",
+}
+
+HELP = """A RISC-V machine that survives the loss of its host.
+
+Settings come from flags, then from FTVM_* in the environment, then from machine.toml, then from defaults."""
+
+
+def version() -> str:
+    from importlib.metadata import version as version_of
+
+    from ftvm.log.entry import LOG_VERSION
+
+    return f"ftvm {version_of('ftvm')} (log version {LOG_VERSION})"
+
+
+def build_app() -> App:
+    """The whole command line."""
+    app = App(name="ftvm", help=HELP, version=version, help_format="plaintext", result_action="return_value")
+    for name, target in COMMANDS.items():
+        app.command(target, name=name)
+    return app
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns the exit code. Only our own mistakes raise."""
+    app = build_app()
+    try:
+        if not arguments:
+            app.help_print([])
+            return ExitCode.USAGE
+        result = app(list(arguments), exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        say(f"{_one_line(str(error))}; see `ftvm {_command_of(arguments)}--help`")
+        return ExitCode.USAGE
+    except FtvmError as error:
+        say(_one_line(str(error)))
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; and nothing may be flushed to it at exit.
+        sys.stdout = None  # type: ignore[assignment]
+        return ExitCode.OK
+    except KeyboardInterrupt:
+        return 130
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def say(message: str) -> None:
+    """One line for the user, apart from what the command prints."""
+    print(f"ftvm: {message}", file=sys.stderr)
+
+
+def main() -> None:
+    """The `ftvm` script."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def _command_of(arguments: Sequence[str]) -> str:
+    return f"{arguments[0]} " if arguments[0] in COMMANDS else ""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""What a user sees while something takes long. On standard error, and quiet where that is no terminal."""
+
+import sys
+
+
+def prepared_kernel() -> None:
+    """Loads the interpreter's machine code, or compiles it where that was not done yet, and says so."""
+    from ftvm.machine.hart.kernel import is_cached, prepare
+
+    if is_cached():
+        prepare()
+    elif sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status("…") as status:
+            prepare(status.update)
+    else:
+        prepare(lambda step: print(f"ftvm: {step}", file=sys.stderr, flush=True))
