@@ -12,13 +12,20 @@ from cyclopts import App, CycloptsError
 from ftvm.errors import ExitCode, FtvmError
 
 COMMANDS = {
-    "run": "ftvm.cli.run:run",
-    "record": "ftvm.cli.record:record",
-    "replay": "ftvm.cli.replay:replay",
-    "log": "ftvm.cli.log:app",
-    "certs": "ftvm.cli.certs:app",
-    "check": "ftvm.cli.check:check",
+    "demo": ("ftvm.cli.demo:demo", "Protect a machine, load it, kill its primary, and count."),
+    "run": ("ftvm.cli.run:run", "Run a guest image alone."),
+    "primary": ("ftvm.cli.nodes:primary", "Start a protected machine."),
+    "shadow": ("ftvm.cli.nodes:shadow", "Join a protected machine as its shadow."),
+    "edge": ("ftvm.cli.edge:edge", "Serve the machine's console to clients."),
+    "status": ("ftvm.cli.status:status", "How the nodes and the edge are."),
+    "console": ("ftvm.cli.console:console", "Talk to the machine's console."),
+    "record": ("ftvm.cli.record:record", "Run a guest image alone, and write its execution log."),
+    "replay": ("ftvm.cli.replay:replay", "Repeat the run that a log describes."),
+    "log": ("ftvm.cli.log:app", "Look into an execution log."),
+    "certs": ("ftvm.cli.certs:app", "Make the certificates of a machine."),
+    "check": ("ftvm.cli.check:check", "Check a machine.toml."),
 }
+"""Name: import path, and what the list of commands says of it."""
 
 HELP = """A RISC-V machine that survives the loss of its host.
 
@@ -36,8 +43,8 @@ def version() -> str:
 def build_app() -> App:
     """The whole command line."""
     app = App(name="ftvm", help=HELP, version=version, help_format="plaintext", result_action="return_value")
-    for name, target in COMMANDS.items():
-        app.command(target, name=name)
+    for name, (target, summary) in COMMANDS.items():
+        app.command(target, name=name, help=summary)
     return app
 
 
@@ -57,7 +64,7 @@ def run_command(arguments: Sequence[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         # Whoever read our output has seen enough; and nothing may be flushed to it at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return ExitCode.OK
     except KeyboardInterrupt:
         return 130
