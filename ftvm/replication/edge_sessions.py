@@ -45,6 +45,11 @@ class EdgeSessions:
         if not self._injected:
             self._injected = dict(self._replica.gate.logged())
         self.live = True
+        self.take_input()
+
+    def take_input(self) -> None:
+        """From whoever attaches from now on: input that was refused before is missing in what an attached edge
+        goes on with."""
         self.takes_input = not self.halted
         self.attached = None
         for edge in self._open:
@@ -150,11 +155,13 @@ class EdgeSessions:
         if message.outputs_have > gate.output_end(device):
             raise ProtocolError(f"the edge confirms more of {message.stream} than this machine ever said")
         gate.confirm(device, message.outputs_have)
+        if not self.takes_input:
+            return
         expected = self._injected[device]
         if message.offset > expected:
             raise ProtocolError(f"input to {message.stream} begins at {message.offset}, not at {expected}")
         data = message.data[expected - message.offset :]
-        if not data or not self.takes_input:
+        if not data:
             return
         if expected + len(data) - gate.acked(device) > INPUT_WINDOW:
             raise ProtocolError(f"more than {INPUT_WINDOW} unacknowledged units of input to {message.stream}")

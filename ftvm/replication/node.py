@@ -342,7 +342,7 @@ class Node(Succession):
                 self._lose_member()
             case State.PROTECTED if not self._primary.running and waited_ns >= config.hand_over_wait_ns:
                 self._primary.running = True
-                self._primary.edges.takes_input = self._halt is None
+                self._primary.edges.take_input()
             case State.SOLO | State.PROTECTED if self._halt is not None:
                 gate, edgeless_ns = self._replica.gate, self._now_ns - self._edgeless_since_ns
                 if gate.committed == gate.end and edgeless_ns >= config.off_wait_ns:

@@ -265,7 +265,6 @@ class Succession:
         self._step(Cause.MEMBER_LOST)
         self._primary.committing = False
         self._primary.running = True
-        self._primary.edges.takes_input = self._halt is None
         keep = tuple(member.life for member in self._primary.members())
         self._claim(Kind.RECONFIGURE if keep else Kind.SOLO, keep=keep)
 
