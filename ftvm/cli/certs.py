@@ -18,6 +18,7 @@ EDGE = "edge"
 @app.command
 def init(
     machine: str,
+    /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("certs"),
     nodes: str = "alpha,beta",

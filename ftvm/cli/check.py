@@ -14,7 +14,7 @@ from ftvm.errors import ArbiterError, CertificateError, ExitCode, FtvmError, Ima
 Check = Callable[[Config], str]
 
 
-def check(machine_toml: Path, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
+def check(machine_toml: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> int:
     """Check a machine.toml, its image, its arbiter and the certificates that are on this host.
 
     Exits with 0 if all is well, otherwise with the code of the first thing that is not.

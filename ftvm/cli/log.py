@@ -13,7 +13,7 @@ app = App(name="log", help="Look into an execution log.", help_format="plaintext
 
 
 @app.command
-def dump(log: Path, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+def dump(log: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
     """Print the entries of a log, one a line, with position and tick.
 
     Parameters

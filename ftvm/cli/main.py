@@ -40,17 +40,17 @@ def version() -> str:
     return f"ftvm {version_of('ftvm')} (log version {LOG_VERSION})"
 
 
-def build_app() -> App:
-    """The whole command line."""
+def build_app(wanted: str = "") -> App:
+    """The whole command line. The command `wanted` says of itself more than the summary."""
     app = App(name="ftvm", help=HELP, version=version, help_format="plaintext", result_action="return_value")
     for name, (target, summary) in COMMANDS.items():
-        app.command(target, name=name, help=summary)
+        app.command(target, name=name, **({} if name == wanted else {"help": summary}))
     return app
 
 
 def run_command(arguments: Sequence[str]) -> int:
     """Runs one command line and returns the exit code. Only our own mistakes raise."""
-    app = build_app()
+    app = build_app(next(iter(arguments), ""))
     try:
         if not arguments:
             app.help_print([])

@@ -13,6 +13,7 @@ from ftvm.log.file import LogWriter
 
 def record(
     image: Path,
+    /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     input_files: Annotated[list[Path] | None, Parameter(name="--input", consume_multiple=True)] = None,

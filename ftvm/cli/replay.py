@@ -16,6 +16,7 @@ from ftvm.host.replay import ReplayResult, replay_log
 
 def replay(
     log: Path,
+    /,
     *,
     until: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,

@@ -7,7 +7,7 @@ from ftvm.host.solo import run_solo
 from ftvm.host.stdio import Stdio
 
 
-def run(image: Path, *, ram_mib: RamMib = 64, ticks_max: TicksMax = None) -> int:
+def run(image: Path, /, *, ram_mib: RamMib = 64, ticks_max: TicksMax = None) -> int:
     """Run a guest image, its console on this one. Exits with 0 when the guest passed, with 1 when it failed.
 
     On a terminal Ctrl-] leaves; otherwise Ctrl-C does.
