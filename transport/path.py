@@ -19,6 +19,8 @@ RECEIVE_SIZE = 64 * 1024
 WRITE_SIZE = 256 * 1024
 """How much plaintext is encrypted at once: what waits in the buffer is at most this and a frame."""
 
+_CLOSED_HERE = "connection closed by this side"
+
 
 class PathLost(TransportError):
     """The connection ended without a goodbye."""
@@ -76,20 +78,22 @@ class SocketWire:
             raise PathLost(f"connection lost: {error.strerror}") from error
 
     async def wait_sendable(self) -> None:
+        self._check_open()
         try:
             await trio.lowlevel.wait_writable(self._socket)
-        except (trio.ClosedResourceError, ValueError, OSError) as error:
-            raise PathLost("connection closed by this side") from error
+        except trio.ClosedResourceError as error:
+            raise PathLost(_CLOSED_HERE) from error
 
     async def receive_some(self) -> bytes:
         while True:
+            self._check_open()
             try:
                 await trio.lowlevel.wait_readable(self._socket)
                 return self._socket.recv(RECEIVE_SIZE)
             except (BlockingIOError, InterruptedError):
                 continue
-            except (trio.ClosedResourceError, ValueError) as error:
-                raise PathLost("connection closed by this side") from error
+            except trio.ClosedResourceError as error:
+                raise PathLost(_CLOSED_HERE) from error
             except OSError as error:
                 raise PathLost(f"connection lost: {error.strerror}") from error
 
@@ -101,6 +105,11 @@ class SocketWire:
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
+
+    def _check_open(self) -> None:
+        """A wait for a closed socket, whose number is -1, would never leave trio's books."""
+        if self._socket.fileno() < 0:
+            raise PathLost(_CLOSED_HERE)
 
 
 class Path:
