@@ -54,18 +54,25 @@ class Audit:
 
 
 class Loader:
-    """Drives one client. `ledger.acknowledged` may be watched from other tasks."""
+    """Drives one client. Other tasks may look at `ledger`, and one may wait for `acknowledged`."""
 
     def __init__(self, client: RespClient, run_id: str) -> None:
         self._client = client
         self._run_id = run_id
         self._sequence = 0
+        self._progress = trio.Event()
         self.ledger = Ledger()
 
     async def run(self, stop: trio.Event) -> None:
         """Operate until `stop` is set; the operation under way is finished first."""
         while not stop.is_set():
             await self.operate()
+
+    async def acknowledged(self, count: int) -> None:
+        """Wait until so many operations are acknowledged."""
+        while self.ledger.acknowledged < count:
+            self._progress = trio.Event()
+            await self._progress.wait()
 
     async def operate(self) -> None:
         number = self._sequence
@@ -79,6 +86,7 @@ class Loader:
         self.ledger.acknowledged += 1
         self.ledger.latencies_ns.append(now_ns - started_ns)
         self.ledger.answered_ns.append(now_ns)
+        self._progress.set()
 
     async def _append(self, key: str, token: str) -> None:
         ledger = self.ledger

@@ -95,26 +95,21 @@ async def _load_and_kill(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(loader.run, stop)
         nursery.start_soon(_watch, stage, loader, show)
-        await _wait_acknowledged(loader, operations)
+        await loader.acknowledged(operations)
         tell(f"{loader.ledger.acknowledged} operations acknowledged; SIGKILL to the primary, pid {stage.pid('alpha')}")
         killed_ns = time.monotonic_ns()
         stage.signal("alpha", signal.SIGKILL)
         with trio.move_on_after(SURVIVAL_TIMEOUT_S) as scope:
-            await _wait_acknowledged(loader, loader.ledger.acknowledged + 1)
+            await loader.acknowledged(loader.ledger.acknowledged + 1)
             gap_ms = loader.ledger.longest_gap()[0] / NS_PER_MS
             tell(f"the next answer came after {gap_ms:.1f} ms, on the same connection")
-            await _wait_acknowledged(loader, loader.ledger.acknowledged + operations)
+            await loader.acknowledged(loader.ledger.acknowledged + operations)
         if scope.cancelled_caught:
             raise FtvmError(f"no answers within {SURVIVAL_TIMEOUT_S:g} s of the kill: {stage.said('beta')[-400:]}")
         stop.set()
         await trio.sleep(WATCH_S)
         nursery.cancel_scope.cancel()
     return killed_ns
-
-
-async def _wait_acknowledged(loader: Loader, count: int) -> None:
-    while loader.ledger.acknowledged < count:
-        await trio.sleep(0.002)
 
 
 async def _watch(stage: Stage, loader: Loader, show: Callable[[Moment], None]) -> None:

@@ -1,0 +1,163 @@
+"""`ftvm demo`: watch a machine lose its host, and its client not notice."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import trio
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from ftvm.cli.progress import prepared_kernel
+from ftvm.errors import ExitCode
+
+if TYPE_CHECKING:
+    from ftvm.demo.run import DemoResult, Moment
+
+Operations = Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))]
+
+
+def demo(
+    *,
+    operations: Operations = 2500,
+    keep: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> int:
+    """Run a Redis-like service twice, load it, kill the primary with SIGKILL, and account for every operation.
+
+    Exits with 0 only if nothing was lost or doubled, and a replay of the survivor's log agrees with both replicas.
+
+    Parameters
+    ----------
+    operations
+        Acknowledged operations on each side of the kill.
+    keep
+        Leave the survivor and the edge running, and say how to connect.
+    as_json
+        Print one JSON object as the last line.
+    """
+    prepared_kernel()
+    return trio.run(_demo, operations, keep, as_json)
+
+
+async def _demo(operations: int, keep: bool, as_json: bool) -> int:
+    from ftvm.demo.run import run_demo
+    from ftvm.demo.stage import open_stage
+    from ftvm.guests import path as guest_path
+
+    started = trio.current_time()
+
+    def tell(line: str) -> None:
+        seconds = trio.current_time() - started
+        print(f"[{seconds:6.2f} s] {line}", file=sys.stderr if as_json else sys.stdout, flush=True)
+
+    folder = Path(tempfile.mkdtemp(prefix="ftvm-demo-"))
+    image = guest_path("kv").read_bytes()
+    tell("starting two nodes and an edge: mutual TLS, one arbiter folder, kv.elf (RV64IMAC, bare metal)")
+    async with open_stage(folder, image) as stage:
+        tell(f"protected: alpha (pid {stage.pid('alpha')}) is live, beta (pid {stage.pid('beta')}) follows in lockstep")
+        with _view(as_json) as show:
+            result = await run_demo(stage, operations=operations, tell=tell, show=show)
+        if not as_json:
+            _print_table(result)
+        if keep:
+            _tell_how_to_connect(stage.port, stage.toml, [stage.pid(name) for name in ("beta", "edge")], tell)
+            stage.forget()
+    if not keep:
+        _remove(folder)
+    if as_json:
+        print(json.dumps(_json_fields(result)), flush=True)
+    return int(ExitCode.OK if result.ok else ExitCode.DIVERGENCE if not result.digest_match else ExitCode.GUEST_FAILED)
+
+
+def _json_fields(result: DemoResult) -> dict[str, object]:
+    return {**asdict(result), "ok": result.ok}
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tell_how_to_connect(port: int, toml: Path, pids: list[int], tell: Callable[[str], None]) -> None:
+    tell(f"left running; connect with: redis-cli -p {port}")
+    tell(f"look at it with: ftvm status {toml}")
+    tell(f"start a new shadow with: ftvm shadow {toml} --node alpha")
+    tell(f"end it with: kill {' '.join(map(str, pids))}")
+
+
+@contextmanager
+def _view(quiet: bool) -> Iterator[Callable[[Moment], None]]:
+    """A live line on a terminal, a line about every second elsewhere, nothing when quiet."""
+    if quiet:
+        yield lambda moment: None
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(), refresh_per_second=10, transient=True) as live:
+            yield lambda moment: live.update(_line(moment))
+    else:
+        shown = [0.0]
+
+        def show(moment: Moment) -> None:
+            if trio.current_time() - shown[0] >= 1:
+                shown[0] = trio.current_time()
+                print(f"           {_line(moment)}", flush=True)
+
+        yield show
+
+
+def _line(moment: Moment) -> str:
+    gap = f"longest gap {moment.gap_ms:.1f} ms"
+    parts = [f"{moment.acknowledged:6} acknowledged", f"{moment.rate_per_s:6.0f}/s", gap]
+    for name, status in moment.nodes.items():
+        if status is None:
+            parts.append(f"{name}: dead")
+        else:
+            core = status["core"]
+            lag = f", lag {core['lag_ticks']} ticks" if core["members"] else ""
+            parts.append(f"{name}: {core['state']} gen {core['generation']}, log {status['log']['bytes']} B{lag}")
+    return " | ".join(parts)
+
+
+def _print_table(result: DemoResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="what the client and the log say", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    rows = [
+        ("operations acknowledged", f"{result.acknowledged}"),
+        ("lost", f"{result.lost}"),
+        ("doubled", f"{result.duplicated}"),
+        ("surprising answers", f"{len(result.surprises)}"),
+        ("rate, p50", f"{result.rate_per_s:.0f}/s, {result.latency_p50_ms:.2f} ms"),
+        ("longest gap between two answers", f"{result.gap_ms:.1f} ms"),
+        (
+            "of it: detection, claim, catch-up",
+            f"{result.detection_ms:.1f} + {result.claim_ms:.1f} + {result.catch_up_ms:.1f} ms",
+        ),
+        ("generation", f"{result.generation}"),
+        ("ticks of the guest", f"{result.ticks}"),
+        ("log", f"{result.log_bytes} bytes"),
+        ("digests compared in the replay", f"{result.digests_compared}"),
+        ("replay agrees with both replicas", "yes" if result.digest_match else "NO"),
+        ("redis-benchmark", result.real_client or "not installed"),
+    ]
+    for name, value in rows:
+        table.add_row(name, value)
+    console = Console()
+    console.print(table)
+    for surprise in result.surprises:
+        console.print(f"surprise: {surprise}")
+    console.print("[green]nothing lost, nothing doubled[/]" if result.ok else "[red]the promise was broken[/]")
