@@ -62,13 +62,13 @@ def to_bytes(words: list[int]) -> bytes:
     return b"".join(word.to_bytes(size_of(word), "little") for word in words)
 
 
-def listing(words: list[int], base: int) -> str:
-    """Disassembly, one instruction a line; no-ops are left out."""
+def listing(words: list[int], base: int, first: int = 0) -> str:
+    """Disassembly from words[first] on, one instruction a line; no-ops are left out."""
     lines = []
     address = base
-    for word in words:
+    for index, word in enumerate(words):
         encoding = decode(word)
-        if word not in (encode("addi"), encode("c.nop")):
+        if index >= first and word not in (encode("addi"), encode("c.nop")):
             known = disassemble(word, address)
             expansion = f"    ({encoding.expansion})" if encoding and encoding.expansion else ""
             lines.append(f"{address:#x}: {word:0{2 * size_of(word)}x}  {known}{expansion}")

@@ -23,6 +23,10 @@ STEPS_MAX = 20_000
 """More than any program of the sizes used here takes; one that takes more has gone astray."""
 
 
+class Astray(Exception):
+    """The program trapped, or did not end: it tells nothing, unless only one of two says so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What the guest can see at the end of a user-level program."""
@@ -60,15 +64,22 @@ class Unicorn:
         self._trap = cause
         uc.emu_stop()
 
-    def run(self, program: Program) -> Outcome:
+    def run(self, program: Program, timeout_us: int = 0) -> Outcome:
+        """Astray when it traps. A timeout bounds programs that may not end; it costs a thread each."""
         uc = self._uc
         uc.ctl_flush_tb()
         uc.mem_write(BASE, program.image())
         for index in range(1, 32):
             uc.reg_write(UC_RISCV_REG_X0 + index, 0)
         self._trap = None
-        uc.emu_start(BASE, program.end)
-        assert self._trap is None, f"unicorn trapped, cause {self._trap}, at {uc.reg_read(UC_RISCV_REG_PC):#x}"
+        try:
+            uc.emu_start(BASE, program.end, timeout=timeout_us)
+        except unicorn.UcError as error:
+            raise Astray(str(error)) from None
+        if self._trap is not None:
+            raise Astray(f"trap {self._trap} at {uc.reg_read(UC_RISCV_REG_PC):#x}")
+        if uc.reg_read(UC_RISCV_REG_PC) != program.end:
+            raise Astray("does not end")
         registers = tuple(uc.reg_read_batch([UC_RISCV_REG_X0 + index for index in range(32)]))
         return Outcome(registers, uc.reg_read(UC_RISCV_REG_PC), bytes(uc.mem_read(BASE, IMAGE_SIZE)))
 
@@ -91,8 +102,11 @@ class FlatMemory:
     def _offset(self, address: int, size: int) -> int:
         offset = address - BASE
         if not 0 <= offset <= len(self.memory) - size:
-            raise BusError
+            raise BusError(address if offset < 0 else max(address, BASE + len(self.memory)))
         return offset
+
+    def is_memory(self, address: int, writable: bool) -> bool:
+        return 0 <= address - BASE < len(self.memory)
 
     def fetch(self, address: int) -> int:
         return self.load(address, 2)
@@ -112,7 +126,9 @@ def run_reference(program: Program) -> tuple[Outcome, int]:
     hart = ReferenceHart(board)
     hart.pc = BASE
     while hart.pc != program.end:
-        assert board.tick < STEPS_MAX, "the program does not end"
+        if board.tick == STEPS_MAX:
+            raise Astray("does not end")
         hart.step()
-        assert hart.csr.values["mcause"] == 0, f"trapped at {hart.csr.values['mepc']:#x}"
+        if hart.csr.not_retired:
+            raise Astray(f"trap {hart.csr.values['mcause']} at {hart.csr.values['mepc']:#x}")
     return Outcome(tuple(hart.x), hart.pc, bytes(board.memory[:IMAGE_SIZE])), board.tick

@@ -73,19 +73,22 @@ class Program:
 
     @property
     def end(self) -> int:
-        """Address after the last instruction: a user-level program is over when the pc is here."""
+        """Address after the last word: a user-level program is over when the pc is here, at a WFI."""
         return BASE + sum(size_of(word) for word in self.words)
 
     def image(self) -> bytes:
-        code = to_bytes(list(self.words))
+        code = to_bytes([*self.words, encode("wfi")])
         assert len(code) <= TABLE_OFFSET
         return code.ljust(TABLE_OFFSET, b"\0") + self.data
 
     def without(self, first: int, last: int) -> "Program":
-        """The same with no-ops of equal sizes for words[first:last]."""
+        """The same with no-ops of equal sizes for words[first:last]. FENCE.I stays: without it, code that was written
+        over may or may not run.
+        """
         words = list(self.words)
         for index in range(max(first, self.body), min(last, len(words))):
-            words[index] = encode("addi") if size_of(words[index]) == 4 else encode("c.nop")
+            if words[index] != encode("fence.i"):
+                words[index] = encode("addi") if size_of(words[index]) == 4 else encode("c.nop")
         return replace(self, words=tuple(words))
 
 
@@ -204,7 +207,9 @@ class Generator:
         """Random operands that leave the pointers alone; None where the draw is reserved or means another one."""
         operands = {}
         for name, field in encoding.fields.items():
-            bits = self.random.choice((self.random.getrandbits(32), self.random.getrandbits(32), 0, 0xFFFF_FFFF))
+            bits = self.random.getrandbits(32)
+            if name not in ("rd", "rs1", "rs2"):
+                bits = self.random.choice((bits, bits, 0, 0xFFFF_FFFF))
             operands[name] = fixed.get(name, field.extract(bits))
         protected = {*POINTERS, LOOP_COUNTER} if self.in_loop else POINTERS
         if operands.get("rd") in protected:

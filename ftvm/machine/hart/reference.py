@@ -6,6 +6,7 @@ no cache that could go stale. Only the board behind `Bus` is shared. (RISC-V Ins
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 from ftvm.machine.hart.encodings import Encoding, decode, expand
@@ -55,9 +56,16 @@ INTERRUPT_PRIORITY = (11, 3, 7, 9, 1, 5)
 class BusError(Exception):
     """Nothing answers at this address, or not to an access of this size."""
 
+    def __init__(self, address: int) -> None:
+        """`address` of the first byte that nothing answers for."""
+        self.address = address
+
 
 class Bus(Clocks, Protocol):
     """The board as the hart sees it. Values are unsigned; `load` and `store` raise BusError."""
+
+    def is_memory(self, address: int, writable: bool) -> bool:
+        """Atomics are for memory: no device supports them."""
 
     def fetch(self, address: int) -> int:
         """The halfword at an even address, from memory that can hold code."""
@@ -73,6 +81,14 @@ class Trap(Exception):
     def __init__(self, cause: int, tval: int = 0) -> None:
         self.cause = cause
         self.tval = tval
+
+
+@lru_cache(maxsize=1 << 16)
+def _decode(word: int) -> tuple[Encoding, dict[str, int]] | None:
+    """The 32-bit encoding, of what a compressed instruction expands to if it is one, and the operands."""
+    full = word if word & 3 == 3 else expand(word)
+    encoding = None if full is None else decode(full)
+    return None if full is None or encoding is None else (encoding, encoding.operands(full))
 
 
 class ReferenceHart:
@@ -172,18 +188,12 @@ class ReferenceHart:
 
     def _execute_next(self) -> None:
         self.word = self._fetch()
-        encoding = decode(self.word)
-        if encoding is None:
+        decoded = _decode(self.word)
+        if decoded is None:
             raise self._illegal()
-        self.next_pc = self.pc + encoding.size
-        word = self.word
-        if encoding.size == 2:
-            expanded = expand(word)
-            assert expanded is not None
-            word = expanded
-            encoding = decode(word)
-            assert encoding is not None
-        self._execute(encoding, encoding.operands(word))
+        encoding, operands = decoded
+        self.next_pc = self.pc + (4 if self.word & 3 == 3 else 2)
+        self._execute(encoding, operands)
 
     def _illegal(self) -> Trap:
         return Trap(ILLEGAL_INSTRUCTION, self.word)
@@ -229,21 +239,25 @@ class ReferenceHart:
     def _load(self, address: int, size: int) -> int:
         try:
             return self.bus.load(address, size)
-        except BusError:
-            raise Trap(LOAD_ACCESS_FAULT, address) from None
+        except BusError as error:
+            raise Trap(LOAD_ACCESS_FAULT, error.address) from None
 
     def _store(self, address: int, size: int, value: int) -> None:
         try:
             self.bus.store(address, size, value & (1 << 8 * size) - 1)
-        except BusError:
-            raise Trap(STORE_ACCESS_FAULT, address) from None
+        except BusError as error:
+            raise Trap(STORE_ACCESS_FAULT, error.address) from None
 
     def _atomic(self, name: str, rd: int, address: int, register: int) -> None:
-        """LR, SC and AMOs. Unlike loads and stores they must be aligned. An AMO's faults are a store's."""
+        """LR, SC and AMOs. Unlike loads and stores they must be aligned, and in memory. An AMO's faults are a store's,
+        and an SC's do not depend on the reservation.
+        """
         operation, width = name.split(".")
         size = 4 if width == "w" else 8
         if address % size:
             raise Trap(LOAD_MISALIGNED if operation == "lr" else STORE_MISALIGNED, address)
+        if not self.bus.is_memory(address, writable=operation != "lr"):
+            raise Trap(LOAD_ACCESS_FAULT if operation == "lr" else STORE_ACCESS_FAULT, address)
         if operation == "lr":
             self._set(rd, signed(self._load(address, size), 8 * size))
             self.reservation = address
@@ -254,10 +268,7 @@ class ReferenceHart:
             self.reservation = None
             self._set(rd, int(not succeeds))
         else:
-            try:
-                memory = self.bus.load(address, size)
-            except BusError:
-                raise Trap(STORE_ACCESS_FAULT, address) from None
+            memory = self._load(address, size)
             self._store(address, size, ATOMICS[operation](memory, register, 8 * size))
             self._set(rd, signed(memory, 8 * size))
 
