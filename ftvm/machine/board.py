@@ -19,6 +19,8 @@ Everything else faults. (QEMU hw/riscv/virt.c.)
 
 from dataclasses import dataclass
 
+from ftvm.errors import ConfigError
+
 ROM_BASE = 0x1000
 ROM_SIZE = 0x1000
 FINISHER_BASE = 0x10_0000
@@ -46,7 +48,7 @@ class BoardConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.ram_mib <= RAM_MIB_MAX:
-            raise ValueError(f"ram_mib is {self.ram_mib}, must be from 1 to {RAM_MIB_MAX}")
+            raise ConfigError(f"the machine's ram_mib is {self.ram_mib}: give a number from 1 to {RAM_MIB_MAX}")
 
 
 def reset_rom(entry: int) -> bytes:

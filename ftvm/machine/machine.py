@@ -7,7 +7,8 @@ happens once a batch.
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -18,9 +19,6 @@ from ftvm.machine.board import RAM_BASE, BoardConfig, reset_rom
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 from ftvm.machine.image import Image, load_image
-
-if TYPE_CHECKING:
-    from ftvm.machine.memory import Memory
 
 UART = "uart0"
 CLOCK_MAX = 1 << 61
@@ -131,10 +129,13 @@ class Machine:
         self._loaded: Image = load_image(image, board.ram_mib << 20)
         self.image_hash = xxhash.xxh3_128_digest(image)
         self.config_hash = xxhash.xxh3_128_digest(f"ftvm {LOG_VERSION} {board}".encode())
-        self._memory: Memory = Memory(board.ram_mib << 20)
+        self._memory = Memory(board.ram_mib << 20)
         self._state: Any = self._memory.state
         self._control: Any = self._memory.control
-        self._entry = prepare()
+        kernel = prepare()
+        self._serve = kernel.serve
+        self._control[c.FAST_CORE_POINTER] = kernel.fast_core
+        self._control[c.EXACT_CORE_POINTER] = kernel.exact_core
         self._address = self._control.ctypes.data
 
     def _watch_tohost(self) -> None:
@@ -162,7 +163,7 @@ class Machine:
     def _call(self, command: int, *arguments: int) -> int:
         self._control[c.COMMAND] = command
         self._control[c.ARGUMENTS : c.ARGUMENTS + len(arguments)] = arguments
-        return self._entry(self._address)
+        return self._serve(self._address)
 
     @property
     def tick(self) -> int:
@@ -252,7 +253,7 @@ class Machine:
                 data=units[first:last].astype(np.uint8).tobytes(),
                 is_break=bool(units[first] & uart.BREAK_UNIT),
             )
-            for first, last in zip(cuts, cuts[1:], strict=False)
+            for first, last in pairwise(cuts)
         ]
         self._memory.outputs[uart.OUT_COUNT] = 0
         return outputs

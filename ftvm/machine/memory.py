@@ -108,12 +108,12 @@ class Memory:
         scrub = range(first, min(first + SCRUB_PAGES, self.pages))
         self._scrubbed = scrub.stop % self.pages
         hashes = self._hashes
-        view = memoryview(self.bytes)
+        view = memoryview(self.bytes.data)
         for page in (*self.take_dirty(c.DIRTY_DIGEST), *scrub):
             page_hash = xxhash.xxh3_128_digest(view[page * PAGE : (page + 1) * PAGE])
             hashes[page] = np.frombuffer(page_hash, np.uint8)
         self.state[s.X_SINK] = 0
         whole = xxhash.xxh3_128(configuration)
-        whole.update(hashes)
-        whole.update(self.state)
+        whole.update(hashes.data)
+        whole.update(self.state.data)
         return whole.digest()

@@ -1,7 +1,7 @@
 """HTIF, the host-target interface of Spike and the RISC-V test suites: two words of RAM, `tohost` and `fromhost`.
 
 A command is device << 56 | function << 48 | payload. Known are the end of the test (device 0, function 0, odd
-payload: 1 for a pass, else code << 1 | 1) and console output (device 1, function 1), which is sent to the UART's stream.
+payload: 1 for a pass, else code << 1 | 1) and console output (device 1, function 1), which joins the UART's stream.
 """
 
 from ftvm.machine.devices.uart import emit

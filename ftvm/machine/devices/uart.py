@@ -1,8 +1,8 @@
 """ns16550a UART (National Semiconductor PC16550D data sheet, section 8; register spacing 1).
 
 Baud rate does not exist here: a byte written is sent at once, and received units wait in a backlog, as on a wire
-with flow control, until the receive FIFO has room. A unit is a byte, or a byte with BREAK_UNIT: a break condition, which
-reads as zero with LSR.BI. A receive FIFO below its trigger level counts as timed out at once, so data never waits.
+with flow control, until the receive FIFO has room. A unit is a byte, or BREAK_UNIT: a break condition, which reads
+as zero with LSR.BI. A receive FIFO below its trigger level counts as timed out at once, so data never waits.
 
 Outputs are not machine state, only their number is: units go to the `outputs` array with the tick at which they
 were sent, and the host drains it.

@@ -3,8 +3,6 @@
 Each is done here whole; the TLB is filled on the way, so that the next access to the page is fast if it may be.
 """
 
-import numpy as np
-
 from ftvm.machine.bus import RESET_ASKED, bus_read, bus_write
 from ftvm.machine.devices.htif import ANSWERED, htif_answer, htif_command
 from ftvm.machine.hart import control as c
@@ -36,27 +34,25 @@ SWAP, ADD, XOR, AND, OR, MIN, MAX, MINU, MAXU, LR, SC = range(len(AMOS))
 
 @compiled
 def _load(mem: Bytes, offset: int, size: int) -> int:
-    at = np.uint64(offset)
     if size == 1:
-        return load8u(mem, at)
+        return load8u(mem, offset)
     if size == 2:
-        return load16u(mem, at)
+        return load16u(mem, offset)
     if size == 4:
-        return load32u(mem, at)
-    return load64(mem, at)
+        return load32u(mem, offset)
+    return load64(mem, offset)
 
 
 @compiled
 def _store(mem: Bytes, offset: int, size: int, value: int) -> None:
-    at = np.uint64(offset)
     if size == 1:
-        store8(mem, at, value)
+        store8(mem, offset, value)
     elif size == 2:
-        store16(mem, at, value)
+        store16(mem, offset, value)
     elif size == 4:
-        store32(mem, at, value)
+        store32(mem, offset, value)
     else:
-        store64(mem, at, value)
+        store64(mem, offset, value)
 
 
 @compiled
@@ -95,15 +91,15 @@ def _told_host(ctl: Words, state: Words, offset: int, size: int) -> int:
     if offset >= at + 8 or offset + size <= at:
         return DONE
     mem = as_bytes(ctl[c.MEMORY_POINTER])
-    command = load64(mem, np.uint64(at))
+    command = load64(mem, at)
     if command == 0:
         return DONE
     if htif_command(state, as_words(ctl[c.OUTPUTS_POINTER]), command) == ANSWERED:
-        store64(mem, np.uint64(at), 0)
+        store64(mem, at, 0)
         note_store(ctl, at, 8)
         answer = memory_offset(ctl, state[s.FROMHOST]) if state[s.FROMHOST] else -1
         if answer >= 0:
-            store64(mem, np.uint64(answer), htif_answer(command))
+            store64(mem, answer, htif_answer(command))
             note_store(ctl, answer, 8)
     return CHANGED
 

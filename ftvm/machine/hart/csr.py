@@ -1,5 +1,9 @@
 """Control and status registers (RISC-V privileged architecture 1.13, chapters 2, 3 and 12; Zicntr)."""
 
+from typing import Any
+
+import numpy as np
+
 from ftvm.machine.bus import interrupt_lines
 from ftvm.machine.devices.clint import mtime
 from ftvm.machine.hart import state as s
@@ -33,9 +37,7 @@ _PLAIN = (
 )
 
 
-def _plain_tables() -> tuple[object, object]:
-    import numpy as np
-
+def _plain_tables() -> tuple[Any, Any]:
     place = np.zeros(4096, np.int64)
     mask = np.zeros(4096, np.int64)
     for number, index, writable in _PLAIN:

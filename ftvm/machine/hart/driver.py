@@ -6,8 +6,6 @@ when an instruction may have changed what the boundary looks at. A stretch never
 the boundary does nothing when there is nothing to do.
 """
 
-import numpy as np
-
 from ftvm.machine.bus import devices_reset, interrupt_lines, uart_changed
 from ftvm.machine.devices.clint import clock, set_clock, timer_tick
 from ftvm.machine.devices.uart import OUT_CAPACITY, OUT_COUNT, uart_refill
@@ -17,8 +15,8 @@ from ftvm.machine.hart import state as s
 from ftvm.machine.hart.access import CHANGED, DONE, RESET, TRAPPED, atomic, load, store
 from ftvm.machine.hart.csr import csr_execute
 from ftvm.machine.hart.generate import BUDGET, DECODE, FETCH
-from ftvm.machine.hart.generated import core, core_exact, fields
-from ftvm.machine.hart.jit import Words, as_bytes, as_codes, as_words, compiled, load16u
+from ftvm.machine.hart.generated import fields
+from ftvm.machine.hart.jit import Words, as_bytes, as_codes, as_words, call_core, compiled, load16u, signed
 from ftvm.machine.hart.pages import map_code, memory_offset
 from ftvm.machine.hart.traps import interrupt_cause, mret, sfence_vma, sret, trap, wfi
 
@@ -72,22 +70,22 @@ def _decode_at(ctl: Words) -> None:
     mem = as_bytes(ctl[c.MEMORY_POINTER])
     code = as_codes(ctl[c.CODE_POINTER])
     for _ in range(DECODE_AHEAD_MAX):
-        word = load16u(mem, np.uint64(at + 2 * offset))
+        word = load16u(mem, at + 2 * offset)
         length = 1
         if word & 3 == 3:
             if offset == 2047:
-                code[index] = np.uint64(o.STRADDLE)
+                code[index] = o.STRADDLE
                 return
-            word |= load16u(mem, np.uint64(at + 2 * offset + 2)) << 16
+            word |= load16u(mem, at + 2 * offset + 2) << 16
             length = 2
         decoded = decode(word, offset)
-        code[index] = np.uint64(decoded)
+        code[index] = decoded
         ctl[c.COUNT_DECODED] += 1
         op = decoded & 255
         offset += length
         index += length
-        jumps = op == o.J or op == o.J_C or op == o.JR or op == o.JR_C or op == o.ILLEGAL
-        if jumps or offset > 2047 or code[index] != np.uint64(o.UNDECODED):
+        jumps = op in (o.J, o.J_C, o.JR, o.JR_C, o.ILLEGAL)
+        if jumps or offset > 2047 or code[index] != o.UNDECODED:
             return
 
 
@@ -109,10 +107,10 @@ def _straddle(ctl: Words, state: Words) -> None:
         _trap(ctl, state, s.CAUSE_FETCH_ACCESS, pc + 2)
         return
     mem = as_bytes(ctl[c.MEMORY_POINTER])
-    word = load16u(mem, np.uint64(memory_offset(ctl, pc))) | (load16u(mem, np.uint64(second)) << 16)
+    word = load16u(mem, memory_offset(ctl, pc)) | (load16u(mem, second) << 16)
     code = as_codes(ctl[c.CODE_POINTER])
-    code[2047] = np.uint64(decode(word, NO_PAGE))
-    code[2049] = np.uint64(o.PAGE_END)
+    code[2047] = decode(word, NO_PAGE)
+    code[2049] = o.PAGE_END
     ctl[c.RESUME] = 1
 
 
@@ -140,15 +138,15 @@ def _system(state: Words, op: int, word: int) -> int:
 
 
 @compiled
-def _slow(ctl: Words, state: Words, word: np.uint64) -> int:
-    """Do the instruction at pc, which the core left to us. It takes one tick, trapped or not."""
-    op = np.int64(word & np.uint64(255))
-    imm = np.int64(word) >> 32
+def _slow(ctl: Words, state: Words, word: int) -> int:
+    """Do the instruction at pc, decoded as `word`, which the core left to us. It takes one tick, trapped or not."""
+    op = word & 255
+    imm = word >> 32
     kind = o.KIND[op]
-    if kind == KIND_LOAD or kind == KIND_STORE or kind == KIND_AMO:
-        rd = np.int64((word >> np.uint64(8)) & np.uint64(255))
-        address = state[np.int64((word >> np.uint64(16)) & np.uint64(255))]
-        operand = state[np.int64((word >> np.uint64(24)) & np.uint64(255))]
+    if kind in (KIND_LOAD, KIND_STORE, KIND_AMO):
+        rd = (word >> 8) & 255
+        address = state[(word >> 16) & 255]
+        operand = state[(word >> 24) & 255]
         if kind == KIND_LOAD:
             outcome = load(ctl, state, op, rd, address + imm)
         elif kind == KIND_STORE:
@@ -190,10 +188,8 @@ def _execute(ctl: Words, state: Words, end: int) -> int:
     if ctl[c.OUT_DEADLINE]:
         ctl[c.FLOOR] = max(left - c.OUTPUT_DELAY_TICKS, c.FAST_TICKS_MIN)
     while True:
-        if ctl[c.LEFT] >= c.FAST_TICKS_MIN:
-            reason = core(ctl, state, mem, code, fetch, tlb)
-        else:
-            reason = core_exact(ctl, state, mem, code, fetch, tlb)
+        core = ctl[c.FAST_CORE_POINTER if ctl[c.LEFT] >= c.FAST_TICKS_MIN else c.EXACT_CORE_POINTER]
+        reason = call_core(core, ctl, state, mem, code, fetch, tlb)
         ctl[c.COUNT_EXITS] += 1
         state[s.TICK] = end - ctl[c.LEFT]
         if reason == BUDGET or ctl[c.LEFT] <= 0:
@@ -204,8 +200,8 @@ def _execute(ctl: Words, state: Words, end: int) -> int:
             if not map_code(ctl, state[s.PC]):
                 _trap(ctl, state, s.CAUSE_FETCH_ACCESS, state[s.PC])
         else:
-            word = code[ctl[c.INDEX]]
-            if np.int64(word & np.uint64(255)) == o.STRADDLE:
+            word = signed(code[ctl[c.INDEX]])
+            if word & 255 == o.STRADDLE:
                 _straddle(ctl, state)
             else:
                 outcome = _slow(ctl, state, word)

@@ -1,9 +1,9 @@
 """Writes the source text of the interpreter cores and of the decoder, from `operations.py` and `encodings.py`.
 
 Theory of operation. A decoded instruction is one uint64 `w`: operation, rd, rs1, rs2 (a byte each) and a 32-bit
-immediate. A page of code has one such word per halfword, so the next instruction is `code[idx + length]`, and a jump inside
-its page adds its immediate to `idx`: no program counter is kept while code stays in its page. The word after a
-page's last is PAGE_END, which is not counted. `page` is the address that `idx << 1` is relative to.
+immediate. A page of code has one such word per halfword, so the next instruction is `code[idx + length]`, and a jump
+inside its page adds its immediate to `idx`: no program counter is kept while code stays in its page. The word after
+a page's last is PAGE_END, which is not counted. `page` is the address that `idx << 1` is relative to.
 
 Loads and stores compare one TLB tag with the address, of which the bits below the access's size are kept: a miss, a
 misaligned address, a device, a page not yet dirty and a page with decoded code all fail the same comparison, and the
@@ -14,6 +14,7 @@ FAST_TICKS_MIN ticks in hand; the exact one compares before every instruction an
 """
 
 from ftvm.machine.hart import control as c
+from ftvm.machine.hart import state as s
 from ftvm.machine.hart.encodings import BY_NAME, ENCODINGS, FORMATS, Encoding, Field
 from ftvm.machine.hart.operations import IMM, NUMBER, OPERATIONS, PC, RD, RS1, Kind, Operation
 
@@ -23,12 +24,18 @@ _NEXT_PAGE = 4
 
 _PRELUDE = """\
 import numpy as np
+from numba import cfunc, types
+
 from ftvm.machine.hart.jit import (
     compiled, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh,
     mulhsu, mulhu, rem, remu, remuw, remw, store16, store32, store64, store8, unreachable,
 )
 
 U1, U2, U8, U16, U24, U32, U63, UFF, U2048 = (np.uint64(n) for n in (1, 2, 8, 16, 24, 32, 63, 255, 2048))
+WORDS = types.CPointer(types.int64)
+CORE = types.int64(
+    WORDS, WORDS, types.CPointer(types.uint8), types.CPointer(types.uint64), WORDS, WORDS
+)
 """
 
 _LEAVE = "left += 1; reason = {}; break"
@@ -94,12 +101,13 @@ def _handler(operation: Operation, check: list[str]) -> list[str]:
 
 
 def core_source(name: str, exact: bool) -> str:
-    """`name(ctl, x, mem, code, fetch, tlb) -> reason`; x is the state array, whose first words are the registers."""
+    """A C function `name(ctl, x, mem, code, fetch, tlb) -> reason`; x is the state array: registers first."""
     text = _Text()
-    text.add(0, "@compiled", f"def {name}(ctl, x, mem, code, fetch, tlb):")
+    text.add(0, "@cfunc(CORE, nopython=True, cache=True, error_model='numpy')")
+    text.add(0, f"def {name}(ctl, x, mem, code, fetch, tlb):")
     text.add(
         1,
-        f"npc = x[{_state('PC')}]; left = ctl[{c.LEFT}]; floor = ctl[{c.FLOOR}]; resume = ctl[{c.RESUME}]",
+        f"npc = x[{s.PC}]; left = ctl[{c.LEFT}]; floor = ctl[{c.FLOOR}]; resume = ctl[{c.RESUME}]",
         f"ctl[{c.RESUME}] = 0",
         "reason = 0; idx = np.uint64(0); page = 0; first = 0",
         "while True:",
@@ -138,14 +146,8 @@ def core_source(name: str, exact: bool) -> str:
     text.add(4, _LEAVE.format(DECODE))
     text.add(3, "else:", "    unreachable()")
     text.add(2, f"if reason != {_NEXT_PAGE}:", f"    npc = {PC}; break")
-    text.add(1, f"x[{_state('PC')}] = npc; ctl[{c.LEFT}] = left; ctl[{c.INDEX}] = np.int64(idx)", "return reason")
+    text.add(1, f"x[{s.PC}] = npc; ctl[{c.LEFT}] = left; ctl[{c.INDEX}] = np.int64(idx)", "return reason")
     return "\n".join(text.lines) + "\n"
-
-
-def _state(name: str) -> int:
-    from ftvm.machine.hart import state
-
-    return int(getattr(state, name))
 
 
 def _extract(field: Field) -> str:

@@ -1,10 +1,8 @@
-"""The cores and the decoder under a name that can be imported: their source is written when first needed."""
+"""The generated decoder under a name that can be imported: its source is written when first needed."""
 
-from typing import Any
+from collections.abc import Callable
 
 from ftvm.machine.hart.kernel import load_cores
 
 _module = load_cores()
-core: Any = _module.core
-core_exact: Any = _module.core_exact
-fields: Any = _module.fields
+fields: Callable[[int], tuple[int, int, int, int, int]] = _module.fields

@@ -9,17 +9,29 @@ with RISC-V's results for division by zero and overflow (unprivileged specificat
 """
 
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-Words = Any
-"""A C pointer to int64 or an int64 array."""
-Bytes = Any
-"""A C pointer to uint8."""
+
+class Words(Protocol):
+    """A C pointer to int64 or uint64, or an array of them."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+
+class Bytes(Words, Protocol):
+    """A C pointer to uint8: memory, which load and store intrinsics take too."""
+
+
+Load = Callable[[Bytes, int], int]
+Store = Callable[[Bytes, int, int], None]
+Binary = Callable[[int, int], int]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +45,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     return cast(Callable[P, R], njit(nogil=True, error_model="numpy")(function))
 
 
-def _high_product(first_signed: bool, second_signed: bool) -> Any:
+def _high_product(first_signed: bool, second_signed: bool) -> Binary:
     @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
     def high_product(typing_context: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -44,7 +56,7 @@ def _high_product(first_signed: bool, second_signed: bool) -> Any:
 
         return types.int64(types.int64, types.int64), generate
 
-    return high_product
+    return cast(Binary, high_product)
 
 
 mulh = _high_product(True, True)
@@ -52,7 +64,7 @@ mulhu = _high_product(False, False)
 mulhsu = _high_product(True, False)
 
 
-def _divide(signed: bool, remainder: bool, bits: int) -> Any:
+def _divide(signed: bool, remainder: bool, bits: int) -> Binary:
     @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
     def divide(typing_context: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -78,14 +90,14 @@ def _divide(signed: bool, remainder: bool, bits: int) -> Any:
 
         return types.int64(types.int64, types.int64), generate
 
-    return divide
+    return cast(Binary, divide)
 
 
 div, divu, rem, remu = (_divide(s, r, 64) for s, r in ((True, False), (False, False), (True, True), (False, True)))
 divw, divuw, remw, remuw = (_divide(s, r, 32) for s, r in ((True, False), (False, False), (True, True), (False, True)))
 
 
-def _load(bits: int, signed: bool) -> Any:
+def _load(bits: int, signed: bool) -> Load:
     @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
     def load(typing_context: Any, memory: Any, offset: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -98,10 +110,10 @@ def _load(bits: int, signed: bool) -> Any:
 
         return types.int64(memory, types.uint64), generate
 
-    return load
+    return cast(Load, load)
 
 
-def _store(bits: int) -> Any:
+def _store(bits: int) -> Store:
     @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
     def store(typing_context: Any, memory: Any, offset: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -113,7 +125,7 @@ def _store(bits: int) -> Any:
 
         return types.none(memory, types.uint64, types.int64), generate
 
-    return store
+    return cast(Store, store)
 
 
 load8s, load8u = _load(8, True), _load(8, False)
@@ -121,6 +133,12 @@ load16s, load16u = _load(16, True), _load(16, False)
 load32s, load32u = _load(32, True), _load(32, False)
 load64 = _load(64, False)
 store8, store16, store32, store64 = _store(8), _store(16), _store(32), _store(64)
+
+
+@compiled
+def signed(word: int) -> int:
+    """The same 64 bits as int64: numba keeps uint64 apart, and `uint64 + literal` is anyone's guess."""
+    return int(np.int64(word))
 
 
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
@@ -136,17 +154,30 @@ def unreachable(typing_context: Any) -> Any:
     return types.none(), generate
 
 
-def _as_pointer(item: Any) -> Any:
+def _as_pointer(item: Any) -> Callable[[int], Bytes]:
     @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
     def as_pointer(typing_context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-        return types.CPointer(item)(types.int64), generate
+        return types.CPointer(item)(types.int64), generate  # type: ignore[no-untyped-call,unused-ignore]
 
-    return as_pointer
+    return cast(Callable[[int], Bytes], as_pointer)
 
 
 as_words = _as_pointer(types.int64)
 as_bytes = _as_pointer(types.uint8)
 as_codes = _as_pointer(types.uint64)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _call(typing_context: Any, address: Any, ctl: Any, state: Any, mem: Any, code: Any, fetch: Any, tlb: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = ir.FunctionType(ir.IntType(64), [argument.type for argument in arguments[1:]])
+        return builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
+
+    return types.int64(types.int64, ctl, state, mem, code, fetch, tlb), generate
+
+
+call_core = cast(Callable[[int, Words, Words, Bytes, Words, Words, Words], int], _call)
+"""Call a core by its address: compiled on its own, it is not compiled again into its caller."""

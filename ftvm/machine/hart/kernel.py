@@ -1,8 +1,9 @@
 """Compiles the kernel, keeps it in a cache on disk, and calls it.
 
-The cache is a folder per version of everything that the machine code follows from: the kernel's sources,
-numba, llvmlite and Python (numba itself looks at the CPU). Numba's cache files are pickles, so the folder must belong to
-this user and be closed to others. It lies in $FTVM_CACHE_DIR, or under ~/.cache/ftvm.
+The cores and the driver around them are compiled apart, each in a folder of its own whose name is a hash of all that
+its machine code follows from: our sources, numba, llvmlite and Python (numba itself looks at the CPU). Numba's
+cache files are pickles, so the folders must belong to this user and be closed to others. They lie in $FTVM_CACHE_DIR,
+or under ~/.cache/ftvm.
 """
 
 import ctypes
@@ -12,14 +13,16 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from ftvm.errors import ConfigError
-from ftvm.machine.hart import control as c
 
 Progress = Callable[[str], None]
+
+_MACHINE = Path(__file__).resolve().parent.parent
+_CORE_SOURCES = tuple(f"hart/{name}.py" for name in ("control", "encodings", "generate", "jit", "operations", "state"))
 
 _ENTRY_SOURCE = '''\
 """The one cached entry: what it calls is compiled into it."""
@@ -35,6 +38,15 @@ def serve(control):
 '''
 
 
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The machine code. `serve(address of a control array)` does what `ctl[COMMAND]` says, without the GIL."""
+
+    serve: Callable[[int], int]
+    fast_core: int
+    exact_core: int
+
+
 def _packages() -> str:
     import llvmlite
     import numba
@@ -43,15 +55,17 @@ def _packages() -> str:
     return f"{sys.version} numba {numba.__version__} llvmlite {llvmlite.__version__} numpy {np.__version__}"
 
 
-def _sources_hash() -> str:
-    machine = Path(__file__).resolve().parent.parent
+def _driver_sources() -> list[str]:
+    paths = [*_MACHINE.glob("*.py"), *_MACHINE.glob("devices/*.py"), *_MACHINE.glob("hart/*.py")]
+    names = sorted(str(path.relative_to(_MACHINE)) for path in paths)
+    return [name for name in names if "/" in name or name in ("board.py", "bus.py")]
+
+
+def _hash(sources: list[str]) -> str:
     digest = hashlib.blake2b(_packages().encode(), digest_size=12)
-    files = [machine / "board.py", machine / "bus.py"]
-    for folder in ("devices", "hart"):
-        files += sorted((machine / folder).glob("*.py"))
-    for path in files:
-        if not path.name.startswith("reference"):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for name in sources:
+        if not name.startswith("hart/reference"):
+            digest.update(name.encode() + b"\0" + (_MACHINE / name).read_bytes())
     return digest.hexdigest()
 
 
@@ -71,10 +85,10 @@ def _private(folder: Path) -> Path:
     return folder
 
 
-def cache_folder() -> Path:
-    """Where this version's machine code lies. ConfigError when it is not safe to load from."""
+def _folder(part: str, sources: list[str]) -> Path:
+    """Where a part's machine code lies. ConfigError when it is not safe to load from."""
     root = os.environ.get("FTVM_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ftvm")
-    return _private(_private(Path(root).expanduser()) / f"kernel-{_sources_hash()}")
+    return _private(_private(Path(root).expanduser()) / f"{part}-{_hash(sources)}")
 
 
 def _write_once(path: Path, text: str) -> None:
@@ -89,43 +103,63 @@ def _write_once(path: Path, text: str) -> None:
 
 def _import_file(name: str, path: Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location(name, path)
-    assert specification is not None and specification.loader is not None
+    assert specification is not None
+    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     specification.loader.exec_module(module)
     return module
 
 
+def _cores_folder() -> Path:
+    return _folder("cores", list(_CORE_SOURCES))
+
+
+def _driver_folder() -> Path:
+    return _folder("driver", _driver_sources())
+
+
 def load_cores() -> ModuleType:
-    """The generated module: interpreter cores and decoder, not yet compiled."""
+    """The generated module: the cores, compiled or from the cache, and the decoder, compiled when first called."""
+    name = "ftvm.machine.hart._cores"
+    if name in sys.modules:
+        return sys.modules[name]
     from ftvm.machine.hart.generate import cores_source
 
-    path = cache_folder() / "cores.py"
+    path = _cores_folder() / "cores.py"
     _write_once(path, cores_source())
-    return _import_file("ftvm.machine.hart._cores", path)
+    return _import_file(name, path)
 
 
-_entry: Callable[[int], int] | None = None
+def _has_code(folder: Path) -> bool:
+    return any(folder.glob("__pycache__/*.nbc"))
 
 
 def is_cached() -> bool:
     """Is there machine code for this version, so that `prepare` takes no time to speak of?"""
-    return _entry is not None or any(cache_folder().glob("__pycache__/*.nbc"))
+    return _kernel is not None or (_has_code(_cores_folder()) and _has_code(_driver_folder()))
 
 
-def prepare(progress: Progress | None = None) -> Callable[[int], int]:
-    """Compile or load the kernel, once a process. `progress` hears of each step, and of nothing if it is cached.
+_kernel: Kernel | None = None
 
-    Returns the entry: called with the address of the control array, without the GIL, it does the command.
+
+def prepare(progress: Progress | None = None) -> Kernel:
+    """Compile or load the kernel, once a process. `progress` hears of each step that takes seconds.
+
+    ConfigError when the cache folder cannot be used.
     """
-    global _entry
-    if _entry is not None:
-        return _entry
-    folder = cache_folder()
-    if progress is not None and not is_cached():
-        progress("compiling the interpreter for this computer, once: about half a minute")
+    global _kernel
+    if _kernel is not None:
+        return _kernel
+    report = progress or (lambda line: None)
+    if not _has_code(_cores_folder()):
+        report("compiling the interpreter for this computer (once): cores, step 1 of 2")
+    cores = load_cores()
+    folder = _driver_folder()
+    if not _has_code(folder):
+        report("compiling the interpreter for this computer (once): devices and traps, step 2 of 2")
     _write_once(folder / "entry.py", _ENTRY_SOURCE)
-    module = _import_file("ftvm.machine.hart._entry", folder / "entry.py")
+    entry = _import_file("ftvm.machine.hart._entry", folder / "entry.py")
     prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
-    _entry = prototype(module.serve.address)
-    return _entry
+    _kernel = Kernel(prototype(entry.serve.address), cores.core.address, cores.core_exact.address)
+    return _kernel

@@ -1,7 +1,8 @@
 """What the interpreter core can do: one row an operation, with the expression that does it.
 
-Names are those of `encodings.py`; rows that it does not know are forms that decode makes of them: `li` and `mv`, jumps that
-leave their page (`jalx`, `beqx`, ...), `j` and `jr`, and the marks `undecoded`, `page_end`, `straddle` and `illegal`.
+Names are those of `encodings.py`; rows that it does not know are forms that decode makes of them: `li` and `mv`,
+jumps that leave their page (`jalx`, `beqx`, ...), `j` and `jr`, and the marks `undecoded`, `page_end`, `straddle` and
+`illegal`.
 An operation that compressed instructions also need has a twin `name_c`, which is 2 bytes long.
 """
 
@@ -48,6 +49,7 @@ class Operation:
 
 _I64, _U64, _I32, _U32 = "np.int64({})", "np.uint64({})", "np.int64(np.int32({}))", "np.uint32({})"
 
+_INTRINSICS = ("mulh", "mulhu", "mulhsu", "div", "divu", "rem", "remu", "divw", "divuw", "remw", "remuw")
 _ALU = {
     "li": IMM,
     "mv": RS2,
@@ -82,7 +84,7 @@ _ALU = {
     "sraw": f"np.int64(np.int32({RS1}) >> np.int32({RS2} & 31))",
     "mul": f"{RS1} * {RS2}",
     "mulw": _I32.format(f"{RS1} * {RS2}"),
-    **{name: f"{name}({RS1}, {RS2})" for name in "mulh mulhu mulhsu div divu rem remu divw divuw remw remuw".split()},
+    **{name: f"{name}({RS1}, {RS2})" for name in _INTRINSICS},
 }
 _LOADS = {"lb": "8s", "lbu": "8u", "lh": "16s", "lhu": "16u", "lw": "32s", "lwu": "32u", "ld": "64"}
 _STORES = {"sb": "8", "sh": "16", "sw": "32", "sd": "64"}
@@ -101,18 +103,17 @@ _JUMPS = {
     "jalr": Kind.INDIRECT_LINK,
     "jr": Kind.INDIRECT,
 }
-AMOS = "amoswap amoadd amoxor amoand amoor amomin amomax amominu amomaxu lr sc".split()
-_CSRS = "csrrw csrrs csrrc csrrwi csrrsi csrrci".split()
-_SYSTEM = "ecall ebreak mret sret wfi sfence.vma".split()
-_TWINS = set(
-    "li mv addi add sub slli srli srai andi addiw addw subw xor or and lw ld sw sd "
-    "beq bne beqx bnex j jalx jalr jr".split()
+AMOS = ("amoswap", "amoadd", "amoxor", "amoand", "amoor", "amomin", "amomax", "amominu", "amomaxu", "lr", "sc")
+_CSRS = ("csrrw", "csrrs", "csrrc", "csrrwi", "csrrsi", "csrrci")
+_SYSTEM = ("ecall", "ebreak", "mret", "sret", "wfi", "sfence.vma")
+_TWINS = (
+    "li mv addi add sub slli srli srai andi addiw addw subw xor or and lw ld sw sd beq bne beqx bnex j jalx jalr jr"
 )
 # The dispatch compares in this order before LLVM makes jump tables of it: what programs do most comes first.
 _HOT = (
     "addi_c addi ld ld_c lw lw_c sd sd_c sw sw_c lbu sb bne bne_c beq beq_c blt bge bltu bgeu j_c j add_c add "
     "mv_c li_c li slli_c slli srli srli_c andi andi_c xor xor_c or_c or and addw addw_c addiw addiw_c"
-).split()
+)
 
 
 def _rows() -> list[Operation]:
@@ -131,14 +132,14 @@ def _rows() -> list[Operation]:
         ]
     rows += [Operation(name, kind) for name, kind in _JUMPS.items()]
     for row in list(rows):
-        if row.name in _TWINS:
+        if row.name in _TWINS.split():
             rows.append(Operation(row.name + "_c", row.kind, row.expression, 1, row.size, row.signed))
     return rows
 
 
 def _ordered() -> tuple[Operation, ...]:
     by_name = {row.name: row for row in _rows()}
-    fast = [by_name.pop(name) for name in _HOT] + list(by_name.values())
+    fast = [by_name.pop(name) for name in _HOT.split()] + list(by_name.values())
     marks = [Operation("undecoded", Kind.MARK), Operation("page_end", Kind.MARK)]
     slow = [
         Operation(f"{name}.{width}", Kind.AMO, size=size, signed=True)
@@ -159,7 +160,7 @@ UNDECODED, PAGE_END = NUMBER["undecoded"], NUMBER["page_end"]
 ILLEGAL, STRADDLE = NUMBER["illegal"], NUMBER["straddle"]
 LI, MV, ADDI, ADD = NUMBER["li"], NUMBER["mv"], NUMBER["addi"], NUMBER["add"]
 J, JAL, JALX, JALR, JR = (NUMBER[name] for name in ("j", "jal", "jalx", "jalr", "jr"))
-J_C, JR_C, JALX_C = NUMBER["j_c"], NUMBER["jr_c"], NUMBER["jalx_c"]
+J_C, JR_C = NUMBER["j_c"], NUMBER["jr_c"]
 ECALL, EBREAK, MRET, SRET, WFI, SFENCE_VMA = (NUMBER[name] for name in _SYSTEM)
 
 # The same facts by number, as compiled code wants them.
