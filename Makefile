@@ -1,0 +1,54 @@
+# Every target does the set-up that it needs, and is quick the second time. Needs make and Python 3.11.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# Stamps lie in the environment: who removes it sets up again.
+PACKAGES_DONE := $(VENV)/.packages-done
+TOOLS_DONE := $(VENV)/.tools-done
+
+# What the tests and benchmarks use besides Python packages: clients, a peer to measure against, load, namespaces.
+TOOLS := redis-cli:redis-tools redis-server:redis-server qemu-system-riscv64:qemu-system-misc \
+         stress-ng:stress-ng ip:iproute2
+
+SEEDS ?= 0:10000
+PROGRAMS ?= 10000
+
+.PHONY: setup demo test lint bench sim differential clean
+
+setup: $(PACKAGES_DONE) $(TOOLS_DONE)
+
+$(PACKAGES_DONE): pyproject.toml .ci/make-venv
+	@sh .ci/make-venv "$(PYTHON)" $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench,dev]'
+	@touch $@
+
+$(TOOLS_DONE): .ci/install-tools $(PACKAGES_DONE)
+	@sh .ci/install-tools $(TOOLS)
+	@touch $@
+
+demo: $(PACKAGES_DONE)
+	$(BIN)/ftvm demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: $(PACKAGES_DONE)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m bench.throughput
+	$(BIN)/python -m bench.failover
+
+# The replication core under a seeded simulation of network, clock and crashes: make sim SEEDS=0:500
+sim: $(PACKAGES_DONE)
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+# Random programs against another interpreter: make differential PROGRAMS=500
+differential: $(PACKAGES_DONE)
+	$(BIN)/python -m tests.differential --programs $(PROGRAMS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
