@@ -196,14 +196,14 @@ def verify_replay(own: Path, dead: Path, tick: int, digest: str) -> tuple[bool, 
     """Replay the survivor's log to `tick`: (all digests match, how many were compared).
 
     Compared are every Digest in the log itself, every Digest that the dead primary had on its disk, and `digest`, the
-    live machine's.
+    live machine's. What the dead primary logged before the survivor joined it is compared by a replay of its own log.
     """
-    with LogReader(dead) as reader:
-        theirs = {entry.tick: entry.digest for entry in reader.entries() if isinstance(entry, Digest)}
     try:
+        before = replay_log(dead)
+        with LogReader(dead) as reader:
+            theirs = {entry.tick: entry.digest for entry in reader.entries() if isinstance(entry, Digest)}
         result = replay_log(own, until=tick, expect=theirs)
     except DivergenceError:
         return False, 0
-    return result.digest.hex() == digest and result.tick == tick, result.digests_compared + 1
-
-
+    matches = result.digest.hex() == digest and result.tick == tick
+    return matches, before.digests_compared + result.digests_compared + 1
