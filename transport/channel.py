@@ -31,6 +31,8 @@ from transport.path import WRITE_SIZE, Path, PathLost, SocketWire
 from transport.session import MESSAGE_SIZE_MAX, QUEUE_SIZE_MAX, Session
 from transport.tls import TlsCipher
 
+FRAMES_PER_TURN = 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -163,7 +165,7 @@ class Channel:
                     return
                 self._undrained.unpark_all()
                 await self._wait_drained()
-                self._path.end()
+                self._end_path()
             await self._reader_ended.wait()
 
     def statistics(self) -> ChannelStatistics:
@@ -194,6 +196,11 @@ class Channel:
             self._closed = closed
         self._room.unpark_all()
         self._arrival.unpark_all()
+
+    def _end_path(self) -> None:
+        """Nothing may follow: not even an acknowledgement that falls due while the peer's last frames come."""
+        self._is_path_over = True
+        self._path.end()
 
     async def _wait_drained(self) -> None:
         """Let the one draining task do its work."""
@@ -231,8 +238,12 @@ class Channel:
 
     async def _read_loop(self) -> None:
         try:
+            count = 1
             while self._take(await self._path.read_frame()):
-                pass
+                # Frames that came together are taken without a wait; heartbeats and others must get a turn.
+                if count % FRAMES_PER_TURN == 0:
+                    await trio.lowlevel.checkpoint()
+                count += 1
         except TransportError as error:
             closed = ChannelClosed(str(error), clean=False)
             closed.__cause__ = error
@@ -247,7 +258,7 @@ class Channel:
         if frame.type is FrameType.GOODBYE:
             self._end(ChannelClosed(decode_reason(frame.payload), clean=True))
             if self._path.is_drained:
-                self._path.end()
+                self._end_path()
             return False
         if frame.type not in (FrameType.SEGMENT, FrameType.SEGMENT_LAST, FrameType.ACK):
             raise SessionViolation(f"a {frame.type.name} frame inside a session")

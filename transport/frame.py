@@ -119,7 +119,8 @@ class FrameDecoder:
         size, frame_type, checksum = self._header
         if len(buffer) < size:
             return None
-        payload = bytes(buffer[:size]) if size != len(buffer) else bytes(buffer)
+        with memoryview(buffer) as view:
+            payload = bytes(view[:size])
         del buffer[:size]
         if crc32(payload) != checksum:
             raise FrameCorrupt(f"the payload of frame {self._next_number} does not match its checksum")

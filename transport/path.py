@@ -15,10 +15,18 @@ from transport.errors import TransportError
 from transport.frame import Frame, FrameDecoder, FrameEncoder, FrameType
 from transport.tls import Cipher
 
-RECEIVE_SIZE = 64 * 1024
+RECEIVE_SIZE = 128 * 1024
 WRITE_SIZE = 256 * 1024
 """How much plaintext is encrypted at once: what waits in the buffer is at most this and a frame."""
 
+_SOCKET_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    # A host that vanished without a word is found in the end, also where nobody beats.
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5),
+)
 _CLOSED_HERE = "connection closed by this side"
 
 
@@ -59,7 +67,8 @@ class SocketWire:
         self._peer = (str(address[0]), int(address[1]))
         self._socket = socket.socket(fileno=stream.socket.detach())
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for level, option, value in _SOCKET_OPTIONS:
+            self._socket.setsockopt(level, option, value)
 
     @property
     def peer_host(self) -> str:

@@ -84,8 +84,11 @@ class TlsCipher:
         return b"".join(parts) if len(parts) != 1 else parts[0]
 
     def write(self, data: bytes) -> None:
-        """Encrypt; never waits."""
-        self._object.write(data)
+        """Encrypt; never waits. Nothing may be written after `close`."""
+        try:
+            self._object.write(data)
+        except ssl.SSLError as error:
+            raise _translate(error) from error
 
     def take(self) -> bytes:
         """Bytes for the wire."""

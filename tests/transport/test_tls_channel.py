@@ -339,6 +339,39 @@ def test_delay_and_cut_by_the_proxy_are_seen_by_the_channel(pki: Pki) -> None:
     run(main)
 
 
+def test_closing_while_the_other_side_sends_is_clean_for_it(pki: Pki) -> None:
+    """Also when acknowledgements fall due after the goodbye is on its way."""
+
+    async def main(nursery: trio.Nursery) -> None:
+        ends: list[ChannelClosed] = []
+        ended = trio.Event()
+
+        async def handler(channel: Channel) -> None:
+            try:
+                while True:
+                    await channel.send(bytes(3_000_000))
+            except ChannelClosed as error:
+                ends.append(error)
+                ended.set()
+
+        port = await start_server(nursery, pki.a, handler)
+        async with open_channel(HOST, port, client_context(pki.b), NODES, HELLO) as channel:
+            await channel.receive()
+            async with trio.open_nursery() as closing:
+                closing.start_soon(channel.close, "enough")
+                with pytest.raises(ChannelClosed):
+                    await take_all(channel)
+        await ended.wait()
+        assert [(error.reason, error.clean) for error in ends] == [("enough", True)]
+
+    run(main)
+
+
+async def take_all(channel: Channel) -> None:
+    while True:
+        await channel.receive()
+
+
 def test_a_client_that_never_reads_blocks_only_its_own_handler(pki: Pki) -> None:
     async def main(nursery: trio.Nursery) -> None:
         stuck = trio.Event()
