@@ -1,0 +1,60 @@
+"""What a node counts and times, and what it ends with."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from ftvm.errors import ExitCode
+from ftvm.log.entry import Digest
+
+NOTES_KEPT_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a node's run ended: the exit code and the one line that says why."""
+
+    code: ExitCode
+    line: str
+
+
+@dataclass(slots=True)
+class FailoverTimes:
+    """Monotonic ns of the steps of this node's last promotion; 0: not reached. For the failover benchmark."""
+
+    session_lost_ns: int = 0
+    claimed_ns: int = 0
+    granted_ns: int = 0
+    activated_ns: int = 0
+    live_ns: int = 0
+    first_output_ns: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    log_entries: int = 0
+    digests: int = 0
+    last_digest: Digest | None = None
+    notes: deque[str] = field(default_factory=lambda: deque(maxlen=NOTES_KEPT_MAX))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatistics:
+    """A look at one node. `tick` is where its machine stands, `lag_ticks` how far the slowest member is behind it.
+
+    `state` is a name of `ftvm.replication.arbitration.State`; `log_bytes` is 0 where no log is kept.
+    """
+
+    node: str
+    state: str
+    generation: int
+    tick: int
+    live: bool
+    members: tuple[str, ...]
+    lag_ticks: int
+    edge_attached: bool
+    log_position: int
+    committed: int
+    log_bytes: int
+    busy_ns: int
