@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ftvm.config import RESERVED_NODE_NAMES
+from ftvm.config import NAME_PATTERN, RESERVED_NODE_NAMES
 from ftvm.errors import CertificateError, ConfigError
 
 app = App(name="certs", help="Make the certificates of a machine.", help_format="plaintext")
@@ -53,8 +53,11 @@ def init(
 def _node_names(nodes: str) -> Sequence[str]:
     names = [name.strip() for name in nodes.split(",")]
     for name in names:
-        if name in RESERVED_NODE_NAMES:
-            raise ConfigError(f"--nodes: {name!r} is reserved; choose another name for the node")
+        if not NAME_PATTERN.fullmatch(name) or name in RESERVED_NODE_NAMES:
+            raise ConfigError(
+                f"--nodes: {name!r} is no name for a node; take lower-case letters, digits and inner hyphens,"
+                f" and none of {', '.join(sorted(RESERVED_NODE_NAMES))}"
+            )
     if len(set(names)) != len(names):
         raise ConfigError(f"--nodes: a name is there twice in {nodes!r}; give each node its own")
     return names
