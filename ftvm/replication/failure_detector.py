@@ -16,6 +16,11 @@ class FailureDetector:
     def heard(self, now_ns: int) -> None:
         self.heard_at_ns = max(self.heard_at_ns, now_ns)
 
+    def tighten(self, timeout_ns: int, now_ns: int) -> None:
+        """From now on another timeout holds."""
+        self.timeout_ns = timeout_ns
+        self.heard(now_ns)
+
     def excuse(self, absence_ns: int) -> None:
         """We ourselves did not run for `absence_ns`, up to now."""
         assert absence_ns >= 0

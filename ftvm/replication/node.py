@@ -126,7 +126,7 @@ class Node(Succession):
                 follower.detector.heard(now_ns)
                 if self._primary.received(follower, message) and self._state in ACCEPTING and not self._halt:
                     self._step(Cause.ADMITTED)
-                    self._primary.mark(follower)
+                    self._primary.mark(follower, now_ns)
         except ProtocolError as error:
             self._replica.emit(Note(f"a peer broke the protocol: {error}"))
             if follower is None:
@@ -164,6 +164,7 @@ class Node(Succession):
             return
         if self._state is State.JOINING:
             self._step(Cause.MARKED)
+            self._shadow.detector.tighten(self._config.timeout_ns, self._now_ns)
         else:
             self._step(Cause.HANDED_OVER)
             self._claim(Kind.PROMOTE)

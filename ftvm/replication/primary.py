@@ -81,7 +81,7 @@ class Primary:
     def admit(self, session: int, peer: str, life: Life, now_ns: int) -> None:
         config = self._replica.config
         waiting = any(follower.stage is Stage.AWAITING for follower in self.followers.values())
-        detector = FailureDetector(config.timeout_ns, now_ns)
+        detector = FailureDetector(config.joiner_silence_ns, now_ns)
         self.followers[session] = Follower(session, peer, life, detector, now_ns + config.join_wait_ns)
         if not waiting:
             self._replica.emit(TakeSnapshot())
@@ -110,12 +110,13 @@ class Primary:
             )
             self._send(follower, snapshot)
 
-    def mark(self, follower: Follower) -> None:
+    def mark(self, follower: Follower, now_ns: int) -> None:
         """P4. The gate is closed before the Mark is on its way: nothing after this position is committed without
         this follower, so whoever has the Mark holds all that was ever released."""
         replica = self._replica
         assert follower.stage is Stage.FOLLOWING
         follower.stage = Stage.MEMBER
+        follower.detector.tighten(replica.config.timeout_ns, now_ns)
         follower.acked = replica.gate.end
         members = self.members()
         mark = Mark(replica.generation, replica.gate.end, tuple(member.life for member in members))

@@ -30,6 +30,8 @@ class ReplicationConfig:
     hand_over_wait_ns: int = 2000 * MILLISECOND_NS
     join_wait_ns: int = 30_000 * MILLISECOND_NS
     """From the opening of a joiner's session to its `Ready`."""
+    joiner_silence_ns: int = 2000 * MILLISECOND_NS
+    """Between a primary and a joiner, both of which may be busy with a snapshot: nothing hangs on noticing soon."""
     lag_ticks_max: int = 8_000_000
     unacked_bytes_max: int = 4 * 1024 * 1024
     joiner_backlog_bytes_max: int = 64 * 1024 * 1024

@@ -63,7 +63,7 @@ class Shadow:
         assert self.session is None
         assert not self.tainted
         self.session, self.peer, self.primary_life = session, peer, life
-        self._detector = FailureDetector(self._replica.config.timeout_ns, now_ns)
+        self._detector = FailureDetector(self._replica.config.joiner_silence_ns, now_ns)
 
     def detach(self, reason: str) -> None:
         """The session is over, from our side if it was not already."""

@@ -83,6 +83,11 @@ class Succession:
     def generation(self) -> int:
         return self._replica.generation
 
+    @property
+    def committed(self) -> int:
+        """How much of the log every member holds; alone, all of it. A shadow does not know, and says 0."""
+        return self._replica.gate.committed
+
     def presence(self) -> Presence:
         """For whoever asks who is here: goes into the handshake's answer."""
         live = self._state in ACCEPTING and self._halt is None

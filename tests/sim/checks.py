@@ -41,7 +41,7 @@ class Observer:
         win the next generation now holds all that explains it."""
         if not isinstance(message, Output | InputAck):
             return
-        life = host.node.status().life
+        life = host.life
         self._demand(self._releasers.setdefault(message.gen, life) == life, f"two releasers in {message.gen}")
         if isinstance(message, Output):
             end = message.offset + len(message.data)
@@ -52,33 +52,33 @@ class Observer:
             self._demand(bytes(host.engine.guest.said[message.offset : end]) == message.data, "said otherwise")
         else:
             self.acked = max(self.acked, message.offset)
-        committed = host.node.status().committed
+        committed = host.gate.committed
         for other in self._cluster.hosts:
-            if other.alive and other is not host and other.node.state in ELIGIBLE:
-                status = other.node.status()
-                fits = status.generation == message.gen and status.primary == host.name
-                self._demand(not fits or status.pos >= committed, f"released beyond what {other.name} holds")
+            if other is not host and other.alive and other.node.state in ELIGIBLE:
+                fits = other.node.generation == message.gen and other.node.status().primary == host.name
+                self._demand(not fits or other.gate.end >= committed, f"released beyond what {other.name} holds")
 
     def looked_at(self, host: Host) -> None:
         """After every event of a node: invariants 1, 2, 5 and 6."""
         node, guest = host.node, host.engine.guest
-        status = node.status()
-        heard = guest.heard
-        self._demand(self.sent.startswith(heard), "an input was applied twice, lost or changed")
-        edge = self._cluster.edge
-        confirmed = host.confirmed()
-        self._demand(confirmed <= edge.delivered, f"{host.name} trimmed what the edge lacks")
-        if status.state not in LIVE:
+        if len(guest.heard) != host.heard_seen:
+            host.heard_seen = len(guest.heard)
+            self._demand(self.sent.startswith(guest.heard), "an input was applied twice, lost or changed")
+        confirmed = host.gate.confirmed()[DEVICE]
+        self._demand(confirmed <= self._cluster.edge.delivered, f"{host.name} trimmed what the edge lacks")
+        if node.state not in LIVE:
             return
-        holder = self._live.setdefault(status.generation, status.life)
-        self._demand(holder == status.life, f"two live machines in generation {status.generation}")
-        record = self._cluster.arbiter.ledger.record(status.generation)
-        self._demand(record is not None and record.life == status.life, "live without a grant")
-        if host.seen_live < status.generation:
-            host.seen_live = status.generation
-            self.went_live += 1
-            self._demand(guest.said.startswith(self.released), f"{host.name} went live without what was released")
-            self._demand(len(heard) >= self.acked, f"{host.name} went live without an acknowledged input")
+        generation = node.generation
+        holder = self._live.setdefault(generation, host.life)
+        self._demand(holder == host.life, f"two live machines in generation {generation}")
+        if host.seen_live == generation:
+            return
+        host.seen_live = generation
+        self.went_live += 1
+        record = self._cluster.arbiter.ledger.record(generation)
+        self._demand(record is not None and record.life == host.life, "live without a grant")
+        self._demand(guest.said.startswith(self.released), f"{host.name} went live without what was released")
+        self._demand(len(guest.heard) >= self.acked, f"{host.name} went live without an acknowledged input")
 
     def delivered_at_edge(self, generation: int, fence: int, device: str, offset: int, data: bytes) -> None:
         """Invariant 4, and exactly once: the world sees the released history, each byte in its place."""

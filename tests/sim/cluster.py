@@ -66,6 +66,9 @@ class Host(Process):
         self._report_ns = 0
         self.slowness_ns = int(random.choice((1, 1, 1, 5, 30)) * MS)
         self.edge_sessions: set[int] = set()
+        self.carried_out = 0
+        """Effects, over all lives."""
+        self._doom = 0
         self.exit: fx.Exit | None = None
         self.gone_silently = False
         self.seen_live = 0
@@ -85,8 +88,11 @@ class Host(Process):
         self.incarnation += 1
         self.life = cluster.clock.random.getrandbits(LIFE_BITS).to_bytes(16, "little")
         self.node = Node(self._config, self.life)
+        self.gate = self.node._replica.gate
         self.engine = Engine(self, cluster.clock.random, slowness_ns=self.slowness_ns, digests=cluster.digests)
         self.seen_live = 0
+        self.heard_seen = 0
+        self.doomed, self._doom = self._doom, 0
         self._timer_ns = 1 << 62
         self._report_ns = 0
 
@@ -98,15 +104,19 @@ class Host(Process):
         self.paused = False
         self._missed.clear()
 
+    def doom(self, effects: int) -> None:
+        """It dies once it has carried out so many more, in this life or, not started yet, in its first."""
+        if self.alive:
+            self.doomed = effects
+        else:
+            self._doom = effects
+
     def pause(self) -> None:
         self.cluster.trace(f"{self.name} is paused")
         self.paused = True
 
     def now(self) -> int:
         return self.cluster.clock.now_ns + self._skew_ns
-
-    def confirmed(self) -> int:
-        return self.node._replica.gate.confirmed()[DEVICE]
 
     # ---- events in
 
@@ -161,8 +171,14 @@ class Host(Process):
             if cluster.tracing and not isinstance(effect, fx.Note):
                 cluster.trace(f"{self.name} [{self.node.state.name}] -> {effect!r}")
             self._effect(effect)
+            self.carried_out += 1
             if isinstance(effect, fx.StartOver | fx.Exit):
                 return
+            if self.doomed:
+                self.doomed -= 1
+                if not self.doomed:
+                    cluster.crash(self)
+                    return
         self._set_timer()
 
     def _effect(self, effect: fx.Effect) -> None:
@@ -222,6 +238,7 @@ class Arbiter:
         self._cluster = cluster
         self.ledger = Ledger()
         self.down = False
+        self.trap = ""
         self.loss = cluster.clock.random.choice((0.0, 0.0, 0.1, 0.3))
 
     def ask(self, host: Host, request: ArbiterRequest) -> None:
@@ -243,6 +260,7 @@ class Arbiter:
             if record is not None:
                 self.ledger = Ledger((*self.ledger.records, record), self.ledger.last_activated)
                 self._cluster.count(f"granted {record.kind.name.lower()}")
+                self._spring(host, incarnation)
         elif isinstance(request, Activate):
             answer, new = decide_activation(self.ledger, request)
             if new:
@@ -255,6 +273,16 @@ class Arbiter:
         if not self.down and random.random() >= self.loss:
             delay = int(random.random() * (400 if random.random() < 0.03 else 4) * MS)
             self._cluster.clock.after(delay, host.deliver, incarnation, host._told, "arbiter_answered", answer)
+
+    def _spring(self, host: Host, incarnation: int) -> None:
+        """A trap: who was granted a generation dies, or stops for a while, before it can know or activate."""
+        if self.trap and host.alive and host.incarnation == incarnation and self.ledger.current > 1:
+            trap, self.trap = self.trap, ""
+            self._cluster.count(f"sprung {trap}")
+            if trap == "crash":
+                self._cluster.crash(host)
+            elif not host.paused:
+                self._cluster.pause(host, 4000 * MS)
 
 
 class Edge(Process):
@@ -326,10 +354,10 @@ class Cluster:
         self.tracing = tracer is not None
         self.counts: dict[str, int] = {}
         self.digests = random.random() < 0.5
-        self.bounds: dict[str, int] = {}
+        self.bounds: dict[str, int] = {"off_wait_ns": 6000 * MS}
         if random.random() < 0.3:
-            self.bounds = {"lag_ticks_max": 400, "unacked_bytes_max": 1500, "retained_bytes_max": 600}
-        self.network = Network(self.clock, random.choice((300_000, 2 * MS, 8 * MS)))
+            self.bounds |= {"lag_ticks_max": 400, "unacked_bytes_max": 1500, "retained_bytes_max": 600}
+        self.network = Network(self.clock, random.choice((300_000, 2 * MS, 8 * MS)), encoded=seed % 8 == 1)
         self._engine_delay_ns = random.choice((0, 100_000, 3 * MS))
         self.observer = Observer(self)
         self.arbiter = Arbiter(self)
@@ -385,7 +413,28 @@ class Cluster:
     def live(self) -> Host | None:
         """The one who is live in the newest generation, if any."""
         for host in self.hosts:
-            if host.alive and host.node.state in (State.SOLO, State.PROTECTED):
-                if host.node.generation == self.arbiter.ledger.current:
-                    return host
+            current = host.alive and host.node.generation == self.arbiter.ledger.current
+            if current and host.node.state in (State.SOLO, State.PROTECTED):
+                return host
         return None
+
+    # ---- misfortunes
+
+    def crash(self, host: Host) -> None:
+        """It will be started again, as a shadow."""
+        random = self.clock.random
+        host.die(silently=random.random() < 0.3)
+        self.clock.after(int((0.05 + random.random()) * 500 * MS), self.restart, host)
+
+    def restart(self, host: Host) -> None:
+        if not host.alive and host.exit is None:
+            host.start(primary=False)
+
+    def pause(self, host: Host, time_max_ns: int) -> None:
+        host.pause()
+        self.clock.after(int(self.clock.random.random() * time_max_ns), self._resume, host, host.incarnation)
+
+    def _resume(self, host: Host, incarnation: int) -> None:
+        if host.paused and host.incarnation == incarnation:
+            self.trace(f"{host.name} resumes")
+            host.resume()

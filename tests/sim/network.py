@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from ftvm.replication.codec import decode, encode
+from ftvm.replication.messages import Message
+
 if TYPE_CHECKING:
     from tests.sim.clock import Clockwork
 
@@ -18,7 +21,7 @@ class End(Protocol):
     name: str
     incarnation: int
 
-    def on_message(self, session: int, message: object) -> None: ...
+    def on_message(self, session: int, message: Message) -> None: ...
     def on_lost(self, session: int) -> None: ...
     def deliver(self, incarnation: int, call: Callable[..., None], *arguments: object) -> None:
         """Now, later if paused, never if that incarnation is gone."""
@@ -31,7 +34,7 @@ class Connection:
     incarnations: tuple[int, int]
     open: list[bool]
     due_ns: list[int] = field(default_factory=lambda: [0, 0])
-    held: tuple[list[object], list[object]] = field(default_factory=lambda: ([], []))
+    held: tuple[list[Message], list[Message]] = field(default_factory=lambda: ([], []))
     cut: bool = False
     cutoff_ns: int = 1 << 62
 
@@ -40,9 +43,10 @@ class Connection:
 
 
 class Network:
-    def __init__(self, clock: Clockwork, delay_ns: int) -> None:
+    def __init__(self, clock: Clockwork, delay_ns: int, *, encoded: bool) -> None:
         self._clock = clock
         self._delay_ns = delay_ns
+        self._encoded = encoded
         self._count = 0
         self.connections: dict[int, Connection] = {}
         self.blocked: set[tuple[str, str]] = set()
@@ -64,31 +68,33 @@ class Network:
         self.connections[self._count] = connection
         return connection
 
-    def send(self, id: int, sender: End, message: object) -> None:
+    def send(self, id: int, sender: End, message: Message) -> None:
         connection = self.connections.get(id)
         if connection is None or connection.cut:
             return
         side = connection.side(sender)
         if not connection.open[side]:
             return
+        if self._encoded:
+            message = decode(encode(message))
         receiver = connection.ends[1 - side]
         if connection.held[side] or (sender.name, receiver.name) in self.blocked:
             connection.held[side].append(message)
         else:
             self._dispatch(connection, side, message)
 
-    def _dispatch(self, connection: Connection, side: int, message: object) -> None:
+    def _dispatch(self, connection: Connection, side: int, message: Message) -> None:
         due = max(connection.due_ns[side], self._clock.now_ns + self.delay())
         connection.due_ns[side] = due
         self._clock.at(due, self._arrive, connection, side, message)
 
-    def _arrive(self, connection: Connection, side: int, message: object) -> None:
+    def _arrive(self, connection: Connection, side: int, message: Message) -> None:
         if self._clock.now_ns > connection.cutoff_ns:
             return
         receiver = connection.ends[1 - side]
         receiver.deliver(connection.incarnations[1 - side], self._hand, connection, 1 - side, message)
 
-    def _hand(self, connection: Connection, side: int, message: object) -> None:
+    def _hand(self, connection: Connection, side: int, message: Message) -> None:
         if connection.open[side]:
             self.delivered += 1
             connection.ends[side].on_message(connection.id, message)

@@ -12,7 +12,11 @@ from tests.sim.guest import DEVICE, HALT_BYTE
 from tests.sim.network import MS
 
 SAFETY_NS = 1500 * MS
-LIVENESS_NS = 60_000 * MS
+SCRIPT_NS = 800 * MS
+LIVENESS_NS = 30_000 * MS
+"""From the end of the faults the system has so long to be protected again and to have answered everything."""
+SETTLING_NS = 8_000 * MS
+"""After which nothing that began under faults is still under way: who is lost then is lost."""
 EVENTS_MAX = 200_000
 """A run that needs more is a livelock."""
 
@@ -33,13 +37,22 @@ class Result:
 
 
 class Run:
-    def __init__(self, seed: int, tracer: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        tracer: Callable[[str], None] | None = None,
+        script: Callable[[Cluster], None] | None = None,
+    ) -> None:
+        """With a `script`, which is called once all has been started, no faults happen but those it plants."""
         self.seed = seed
+        self._script = script
+        self._safety_ns = SAFETY_NS if script is None else SCRIPT_NS
         names = ("a", "b") if seed % 4 else ("a", "b", "c")
         self.cluster = Cluster(seed, names, tracer)
         random = self.cluster.clock.random
         self.tokens = 10 + int(random.random() * 15)
-        self.power_off = random.random() < 0.15
+        self.power_off = random.random() < 0.2
+        self.early_off = random.random() < 0.5
         self.faults = 0
         self.calm = False
         self._client_ns = int(random.choice((5, 30, 60)) * MS)
@@ -50,11 +63,11 @@ class Run:
         failure, lost = "", False
         try:
             self._plan()
-            self._until(SAFETY_NS, lambda: False)
+            self._until(self._safety_ns, lambda: False)
             self._calm_down()
-            if not self._until(SAFETY_NS + LIVENESS_NS, self._healed):
+            if not self._until(self._safety_ns + SETTLING_NS, self._healed):
                 lost = self._is_lost()
-                if not lost:
+                if not lost and not self._until(self._safety_ns + LIVENESS_NS, self._healed):
                     raise Violation(f"not healed within {LIVENESS_NS // MS} ms: {self._story()}")
         except AssertionError as error:
             failure = f"{type(error).__name__}: {error}"
@@ -76,10 +89,13 @@ class Run:
         random = clock.random
         cluster.hosts[0].start(primary=True)
         for host in cluster.hosts[1:]:
-            clock.after(int(random.random() * 50 * MS), self._start_shadow, host)
+            clock.after(int(random.random() * 50 * MS), cluster.restart, host)
         clock.after(10 * MS, self._client)
         clock.after(20 * MS, self._flush)
-        kinds = (self._crash, self._pause, self._cut, self._partition, self._arbiter_down, self._hand_over)
+        if self._script is not None:
+            self._script(cluster)
+            return
+        kinds = (self._crash, self._pause, self._cut, self._partition, self._arbiter_down, self._hand_over, self._trap)
         weights = [random.random() ** 2 for _ in kinds]
         for _ in range(2 + int(random.random() * 6)):
             fault = random.choices(kinds, weights)[0]
@@ -101,7 +117,7 @@ class Run:
     def _client(self) -> None:
         cluster, random = self.cluster, self.cluster.clock.random
         if self.tokens == 0:
-            if self.calm and self.power_off and cluster.edge.client(bytes([HALT_BYTE])):
+            if (self.calm or self.early_off) and self.power_off and cluster.edge.client(bytes([HALT_BYTE])):
                 return
             if self.power_off:
                 cluster.clock.after(50 * MS, self._client)
@@ -117,10 +133,6 @@ class Run:
     def _flush(self) -> None:
         self.cluster.edge.flush()
         self.cluster.clock.after(40 * MS, self._flush)
-
-    def _start_shadow(self, host: Host) -> None:
-        if not host.alive and host.exit is None:
-            host.start(primary=False)
 
     # ---- the faults
 
@@ -141,20 +153,22 @@ class Run:
         spare = any(other.node.state in (State.IN_SYNC, State.PROTECTED, State.SOLO) for other in others)
         if not spare and random.random() < 0.9:
             return
-        host.die(silently=random.random() < 0.3)
-        self.cluster.clock.after(int((0.05 + random.random()) * 500 * MS), self._start_shadow, host)
+        if random.random() < 0.5:
+            host.doom(1 + int(random.random() * 30))
+        else:
+            self.cluster.crash(host)
+
+    def _trap(self) -> None:
+        """For whoever is granted the next generation."""
+        random = self.cluster.clock.random
+        self.cluster.arbiter.trap = "crash" if random.random() < 0.5 else "pause"
+        if random.random() < 0.5:
+            self._cut()
 
     def _pause(self) -> None:
-        random = self.cluster.clock.random
         host = self._some_host()
         if host.alive and not host.paused:
-            host.pause()
-            self.cluster.clock.after(int(random.random() * 800 * MS), self._resume, host, host.incarnation)
-
-    def _resume(self, host: Host, incarnation: int) -> None:
-        if host.paused and host.incarnation == incarnation:
-            self.cluster.trace(f"{host.name} resumes")
-            host.resume()
+            self.cluster.pause(host, 800 * MS)
 
     def _cut(self) -> None:
         network = self.cluster.network
@@ -197,11 +211,13 @@ class Run:
         self.calm = True
         cluster.arbiter.down = False
         cluster.arbiter.loss = 0.0
+        cluster.arbiter.trap = ""
         cluster.network.heal(*list(cluster.network.blocked))
         for host in cluster.hosts:
+            host.doomed = 0
             if host.paused:
                 host.resume()
-            self._start_shadow(host)
+            cluster.restart(host)
 
     def _healed(self) -> bool:
         cluster, observer = self.cluster, self.cluster.observer
@@ -222,6 +238,8 @@ class Run:
         ledger = self.cluster.arbiter.ledger
         if not ledger.records:
             return True
+        if ledger.off:
+            return False
         newest = ledger.records[-1]
         for host in self.cluster.hosts:
             if not host.alive:

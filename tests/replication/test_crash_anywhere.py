@@ -1,0 +1,39 @@
+"""A protected pair under load loses one side after its n-th effect, for every n: nothing that was released is lost.
+
+An effect is everything a node does: a batch of log, an acknowledgement, an output, a claim. So these are all the
+places before and after each of them. The simulator's observer checks the promises at each step and that the survivor
+heals, answers everything and is protected again; `Run` is a failure otherwise.
+"""
+
+import pytest
+
+from tests.sim.cluster import Cluster, Host
+from tests.sim.run import Result, Run
+
+SEED = 7
+
+
+def run(name: str, point: int) -> tuple[Result, int]:
+    """The result with a crash of host `name` after `point` effects (0: none), and how many effects it had."""
+    hosts: list[Host] = []
+
+    def script(cluster: Cluster) -> None:
+        hosts.extend(host for host in cluster.hosts if host.name == name)
+        hosts[0].doom(point)
+
+    result = Run(SEED, script=script).execute()
+    return result, hosts[0].carried_out
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_survivor_extends_what_was_released(name: str) -> None:
+    calm, effects = run(name, 0)
+    assert not calm.failure
+    assert calm.generations == 1
+    assert effects > 150
+    claimed = 0
+    for point in range(1, effects):
+        result, _ = run(name, point)
+        assert not result.failure, f"{name} after {point} effects: {result.failure}"
+        claimed += result.generations > 1
+    assert claimed > effects // 2
