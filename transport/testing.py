@@ -32,6 +32,7 @@ class PlainCipher:
         self._peer = peer
         self._incoming = bytearray()
         self._outgoing = bytearray()
+        self._is_closed = False
 
     def handshake(self) -> bool:
         return True
@@ -46,13 +47,14 @@ class PlainCipher:
         return _take_all(self._incoming)
 
     def write(self, data: bytes) -> None:
+        assert not self._is_closed
         self._outgoing += data
 
     def take(self) -> bytes:
         return _take_all(self._outgoing)
 
     def close(self) -> None:
-        pass
+        self._is_closed = True
 
 
 @dataclass(slots=True, eq=False)

@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from transport.channel import Channel, Limits
+from transport.channel import Channel, Limits, Peer, run_channel
 from transport.errors import ChannelClosed, FrameTruncated, SessionViolation
-from transport.frame import FrameType
-from transport.path import PathLost
+from transport.frame import FrameDecoder, FrameEncoder, FrameType
+from transport.heartbeat import HeartbeatKeys
+from transport.path import Path, PathLost
 from transport.session import SEGMENT_OVERHEAD, WINDOW_SIZE
-from transport.testing import MemoryWire, memory_channel_pair
+from transport.testing import NODE_B, MemoryWire, PlainCipher, memory_channel_pair, memory_wire_pair
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
@@ -149,6 +150,33 @@ def test_close_delivers_everything_then_its_reason() -> None:
                 with pytest.raises(ChannelClosed):
                     await channel.send(b"late")
                 await channel.close("again")
+
+    run(main)
+
+
+def test_nothing_follows_a_goodbye_not_even_an_acknowledgement() -> None:
+    async def main() -> None:
+        wire, far_wire = memory_wire_pair()
+        peer = Peer(NODE_B, {}, "127.0.0.1", 0, HeartbeatKeys(1, bytes(32), bytes(32)), 0)
+        encoder = FrameEncoder()
+        async with run_channel(Path(wire, PlainCipher(NODE_B)), peer, Limits()) as channel:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(channel.close)
+                await wait_all_tasks_blocked()
+                for number in range(20):
+                    body = number.to_bytes(8, "big") + bytes(100_000)
+                    frame = encoder.encode(FrameType.SEGMENT_LAST, body)
+                    assert far_wire.try_send(memoryview(frame)) == len(frame)
+                    await wait_all_tasks_blocked()
+                for _ in range(20):
+                    assert channel.receive_nowait() == bytes(100_000)
+                far_wire.send_eof()
+            decoder = FrameDecoder()
+            decoder.feed(await far_wire.receive_some())
+            goodbye = decoder.next_frame()
+            assert goodbye is not None
+            assert goodbye.type is FrameType.GOODBYE
+            decoder.finish()
 
     run(main)
 
