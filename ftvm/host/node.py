@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Container
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -29,12 +29,14 @@ from ftvm.host.control import Answer, Handler
 from ftvm.host.engine import Engine, EngineConfig
 from ftvm.host.journal import Journal
 from ftvm.host.links import Links
+from ftvm.host.node_statistics import Counters, FailoverTimes, NodeStatistics, Outcome
 from ftvm.host.pacing import Pacer
 from ftvm.host.welcome import MachineIdentity
 from ftvm.log.entry import Digest, Entry
 from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import Machine
 from ftvm.replication import codec, effects
+from ftvm.replication.arbitration import State
 from ftvm.replication.events import Presence
 from ftvm.replication.messages import LIFE_SIZE, Activate, Claim, EdgeMessage, Kind, Life, PeerMessage
 from ftvm.replication.node import Node
@@ -45,39 +47,13 @@ NS_PER_S = 1_000_000_000
 TICKS_PER_MS_MAX = 1_000_000
 """A lag bound in time becomes one in ticks at this speed: no hart of ours is faster."""
 
+SESSION_BEAT_INTERVALS = 2
+"""Sessions beat this much more slowly than datagrams: they are the second way, for networks that drop UDP."""
+
 ENGINE_STOP_S = 2.0
-NOTES_KEPT_MAX = 200
 DIGEST_WAIT_S = 3.0
 
 _log = structlog.get_logger("ftvm.node")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a node's run ended: the exit code and the one line that says why."""
-
-    code: ExitCode
-    line: str
-
-
-@dataclass(slots=True)
-class FailoverTimes:
-    """Monotonic ns of the steps of this node's last promotion; 0: not reached. For the failover benchmark."""
-
-    session_lost_ns: int = 0
-    claimed_ns: int = 0
-    granted_ns: int = 0
-    activated_ns: int = 0
-    live_ns: int = 0
-    first_output_ns: int = 0
-
-
-@dataclass(slots=True)
-class _Counters:
-    log_entries: int = 0
-    digests: int = 0
-    last_digest: Digest | None = None
-    notes: deque[str] = field(default_factory=lambda: deque(maxlen=NOTES_KEPT_MAX))
 
 
 class NodeShell:
@@ -99,8 +75,9 @@ class NodeShell:
         self._engine: Engine | None = None
         self._timer_scope = trio.CancelScope()
         self._times = FailoverTimes()
-        self._counters = _Counters()
+        self._counters = Counters()
         self._digest_logged = trio.lowlevel.ParkingLot()
+        self._moved = trio.lowlevel.ParkingLot()
         self._fed_early: list[effects.Apply] | None = None
         self._links: Links
         self._nursery: trio.Nursery
@@ -115,7 +92,7 @@ class NodeShell:
             name=self._name,
             peers=(self._config.peer_of(self._name),),
             timeout_ns=replication.detector_timeout_ms * NS_PER_MS,
-            heartbeat_ns=replication.heartbeat_interval_ms * NS_PER_MS,
+            heartbeat_ns=SESSION_BEAT_INTERVALS * replication.heartbeat_interval_ms * NS_PER_MS,
             lag_ticks_max=replication.lag_max_ms * TICKS_PER_MS_MAX,
         )
         self._life: Life = os.urandom(LIFE_SIZE)
@@ -145,6 +122,7 @@ class NodeShell:
         if self._outcome is None:
             self._outcome = Outcome(code, line)
         self._ended.set()
+        self._moved.unpark_all()
 
     async def _keep_time(self) -> None:
         while True:
@@ -174,6 +152,7 @@ class NodeShell:
                     self._perform(effect)
         finally:
             self._performing = False
+        self._moved.unpark_all()
         if self._outcome is None:
             self._set_timer()
 
@@ -327,7 +306,7 @@ class NodeShell:
                 self._count(entries)
                 self._journal.append(entries)
                 self._event(lambda now: self._core.executed(tick, entries, outputs, now))
-                self._journal.commit(self._core.status().committed)
+                self._journal.commit(self._core.committed)
             case reports.Followed(pos, tick, outputs):
                 self._event(lambda now: self._core.applied(pos, tick, outputs, now))
             case reports.SnapshotTaken(state):
@@ -377,7 +356,7 @@ class NodeShell:
 
     def peer_received(self, session: int, message: PeerMessage) -> None:
         self._event(lambda now: self._core.received(session, message, now))
-        self._journal.commit(self._core.status().committed)
+        self._journal.commit(self._core.committed)
 
     def edge_received(self, session: int, message: EdgeMessage) -> None:
         self._event(lambda now: self._core.edge_received(session, message, now))
@@ -389,6 +368,23 @@ class NodeShell:
         return codec.encode(self._core.heartbeat())
 
     # ---- what the operator asks
+
+    def statistics(self) -> NodeStatistics:
+        engine = None if self._engine is None else self._engine.statistics()
+        return NodeStatistics.of(self._name, self._core.status(), engine, self._journal.encoded_bytes)
+
+    async def wait_state(self, wanted: Container[State]) -> Outcome | None:
+        """Wait until the node is in a wanted state; earlier, with its outcome, if it ends."""
+        while self._outcome is None and self._core.state not in wanted:
+            await self._moved.park()
+        return self._outcome
+
+    def ask_power_off(self) -> None:
+        self._event(lambda now: self._core.ask_power_off(now))
+
+    def ask_hand_over(self) -> None:
+        """A planned change of roles: the primary gives the machine to its shadow."""
+        self._event(lambda now: self._core.ask_hand_over(now))
 
     async def answer_status(self, _request: Answer) -> Answer:
         """Everything `ftvm status` shows of this node, as JSON-ready values."""
@@ -426,12 +422,11 @@ class NodeShell:
         raise NotProtected(f"node {self._name} logged no digest within {DIGEST_WAIT_S:g} s: it is throttled or halted")
 
     async def answer_promote(self, _request: Answer) -> Answer:
-        """A planned change of roles: the primary hands over, or the shadow claims."""
-        self._event(lambda now: self._core.ask_hand_over(now))
+        self.ask_hand_over()
         return {}
 
     async def answer_power_off(self, _request: Answer) -> Answer:
-        self._event(lambda now: self._core.ask_power_off(now))
+        self.ask_power_off()
         return {}
 
     def handlers(self) -> dict[str, Handler]:

@@ -6,7 +6,9 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from ftvm.errors import ExitCode
+from ftvm.host.engine import EngineStatistics
 from ftvm.log.entry import Digest
+from ftvm.replication.succession import NodeStatus
 
 NOTES_KEPT_MAX = 200
 
@@ -58,3 +60,20 @@ class NodeStatistics:
     committed: int
     log_bytes: int
     busy_ns: int
+
+    @classmethod
+    def of(cls, node: str, core: NodeStatus, engine: EngineStatistics | None, log_bytes: int) -> NodeStatistics:
+        return cls(
+            node=node,
+            state=core.state.name,
+            generation=core.generation,
+            tick=engine.tick if engine else core.tick,
+            live=engine is not None and engine.live,
+            members=core.members,
+            lag_ticks=core.lag_ticks,
+            edge_attached=core.edge_attached,
+            log_position=core.pos,
+            committed=core.committed,
+            log_bytes=log_bytes,
+            busy_ns=engine.busy_ns if engine else 0,
+        )
