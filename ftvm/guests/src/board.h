@@ -20,11 +20,14 @@
 #define UART_IER 1
 #define UART_FCR 2
 #define UART_LCR 3
+#define UART_MCR 4
 #define UART_LSR 5
 #define IER_RECEIVED 0x01
 #define FCR_ENABLE 0x01
 #define LCR_8N1 0x03
 #define LCR_BREAK 0x40
+#define MCR_OUT2 0x08
+#define MCR_LOOPBACK 0x10
 #define LSR_DATA 0x01
 #define LSR_BREAK 0x10
 #define LSR_THR_EMPTY 0x20

@@ -4,8 +4,8 @@
 
 #include "kv/store.h"
 
-#define BULK_SIZE_MAX (512 * 1024)        /* a key's or a value's size */
-#define REQUEST_SIZE_MAX (2 * 1024 * 1024) /* all arguments and their table */
+#define BULK_SIZE_MAX (512 * 1024)     /* a key's or a value's size */
+#define REQUEST_SIZE_MAX (1024 * 1024) /* all arguments and their table */
 #define INLINE_SIZE_MAX (64 * 1024)
 
 extern size_t argument_count;

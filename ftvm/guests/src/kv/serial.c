@@ -70,11 +70,14 @@ static void stash_input(uint8_t status) {
     }
 }
 
-/* Bytes that came before the server was up are kept: turning the FIFO on would drop them. */
+/* Turning the FIFO on drops what it holds, so what came before the server was up is taken first. Loopback cuts
+ * the line off meanwhile: with flow control nothing comes in and nothing is lost. */
 void serial_open(void) {
     write8(UART + UART_LCR, LCR_8N1);
+    write8(UART + UART_MCR, MCR_LOOPBACK);
     stash_input(line_status());
     write8(UART + UART_FCR, FCR_ENABLE);
+    write8(UART + UART_MCR, MCR_OUT2);
     write8(UART + UART_IER, IER_RECEIVED);
     plic_enable_uart();
 }
