@@ -1,0 +1,145 @@
+"""ftvm: a whole RISC-V machine run twice in lockstep, so that it survives the loss of its host.
+
+Names are imported when they are first used: `import ftvm` costs nothing, and only who makes a `Machine` waits for the
+compiled interpreter.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftvm.config import (
+        Address,
+        ArbiterConfig,
+        Config,
+        EdgeConfig,
+        MachineConfig,
+        NodeConfig,
+        ReplicationConfig,
+        SecurityConfig,
+        load,
+    )
+    from ftvm.errors import (
+        ArbiterError,
+        CertificateError,
+        ClaimLost,
+        ConfigError,
+        DivergenceError,
+        ExitCode,
+        FtvmError,
+        ImageError,
+        LogError,
+        NotProtected,
+        PeerRefused,
+        ProtocolError,
+        SnapshotError,
+    )
+    from ftvm.host.api import EdgeClient, Node, open_edge, open_primary, serve_edge, serve_shadow
+    from ftvm.host.node_statistics import NodeStatistics, Outcome
+    from ftvm.host.replay import ReplayResult, replay_log
+    from ftvm.log.entry import LOG_VERSION, Action, Clock, Control, Digest, Entry, Horizon, Input
+    from ftvm.log.file import LogReader, LogWriter, Sync, TornTail
+    from ftvm.machine.board import BoardConfig
+    from ftvm.machine.machine import Halt, Machine, MachineStatistics, Output, Stop, StopReason
+
+_SOURCES = {
+    "ftvm.config": (
+        "Address",
+        "ArbiterConfig",
+        "Config",
+        "EdgeConfig",
+        "MachineConfig",
+        "NodeConfig",
+        "ReplicationConfig",
+        "SecurityConfig",
+        "load",
+    ),
+    "ftvm.errors": (
+        "ArbiterError",
+        "CertificateError",
+        "ClaimLost",
+        "ConfigError",
+        "DivergenceError",
+        "ExitCode",
+        "FtvmError",
+        "ImageError",
+        "LogError",
+        "NotProtected",
+        "PeerRefused",
+        "ProtocolError",
+        "SnapshotError",
+    ),
+    "ftvm.host.api": ("EdgeClient", "Node", "open_edge", "open_primary", "serve_edge", "serve_shadow"),
+    "ftvm.host.node_statistics": ("NodeStatistics", "Outcome"),
+    "ftvm.host.replay": ("ReplayResult", "replay_log"),
+    "ftvm.log.entry": ("LOG_VERSION", "Action", "Clock", "Control", "Digest", "Entry", "Horizon", "Input"),
+    "ftvm.log.file": ("LogReader", "LogWriter", "Sync", "TornTail"),
+    "ftvm.machine.board": ("BoardConfig",),
+    "ftvm.machine.machine": ("Halt", "Machine", "MachineStatistics", "Output", "Stop", "StopReason"),
+}
+_WHERE = {name: module for module, names in _SOURCES.items() for name in names}
+
+__all__ = [
+    "LOG_VERSION",
+    "Action",
+    "Address",
+    "ArbiterConfig",
+    "ArbiterError",
+    "BoardConfig",
+    "CertificateError",
+    "ClaimLost",
+    "Clock",
+    "Config",
+    "ConfigError",
+    "Control",
+    "Digest",
+    "DivergenceError",
+    "EdgeClient",
+    "EdgeConfig",
+    "Entry",
+    "ExitCode",
+    "FtvmError",
+    "Halt",
+    "Horizon",
+    "ImageError",
+    "Input",
+    "LogError",
+    "LogReader",
+    "LogWriter",
+    "Machine",
+    "MachineConfig",
+    "MachineStatistics",
+    "Node",
+    "NodeConfig",
+    "NodeStatistics",
+    "NotProtected",
+    "Outcome",
+    "Output",
+    "PeerRefused",
+    "ProtocolError",
+    "ReplayResult",
+    "ReplicationConfig",
+    "SecurityConfig",
+    "SnapshotError",
+    "Stop",
+    "StopReason",
+    "Sync",
+    "TornTail",
+    "load",
+    "open_edge",
+    "open_primary",
+    "replay_log",
+    "serve_edge",
+    "serve_shadow",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

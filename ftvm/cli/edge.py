@@ -22,6 +22,9 @@ def edge(machine: Path, /) -> int:
     """
     config = load(machine, environment=os.environ)
     from ftvm.cli.main import say
+    from ftvm.host.logs import show_on_stderr
+
+    show_on_stderr()
 
     async def main() -> bool:
         async with trio.open_nursery() as nursery:

@@ -18,9 +18,7 @@ from ftvm.errors import ExitCode
 Node = Annotated[str, Parameter(name=["--node", "-n"], env_var="FTVM_NODE")]
 
 
-def primary(
-    machine: Path, /, *, node: Node, force: Annotated[bool, Parameter(negative="")] = False
-) -> int:
+def primary(machine: Path, /, *, node: Node, force: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Start a machine cold, as its first primary.
 
     Parameters
@@ -52,7 +50,10 @@ def _run(machine: Path, node: str, role: str, *, force: bool) -> int:
     config = load(machine, environment=os.environ)
     config.node(node)
     prepared_kernel()
+    from ftvm.host.logs import show_on_stderr
     from ftvm.host.run import run_node
+
+    show_on_stderr()
 
     async def main() -> tuple[ExitCode, str]:
         outcome = (ExitCode.OK, f"node {node} was told to stop")

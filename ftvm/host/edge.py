@@ -19,12 +19,11 @@ import ssl
 from collections import deque
 from typing import cast
 
-import structlog
 import trio
 
 from ftvm.config import Address, Config
 from ftvm.errors import FtvmError, ProtocolError
-from ftvm.host import welcome
+from ftvm.host import logs, welcome
 from ftvm.host.control import Answer, serve_control
 from ftvm.host.run import contexts_of
 from ftvm.replication.codec import EDGE_MESSAGES, decode, encode
@@ -54,7 +53,7 @@ CLIENT_BUFFER_MAX = 8 << 20
 SCROLLBACK_MAX = 65536
 """Plain sessions: bytes of console output that the next client gets to see first."""
 
-_log = structlog.get_logger("ftvm.edge")
+_log = logs.get_logger("edge")
 
 
 class Client:

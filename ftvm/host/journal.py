@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 
-import structlog
-
 from ftvm.errors import LogError
+from ftvm.host import logs
 from ftvm.host.welcome import MachineIdentity
 from ftvm.log.entry import Entry
 from ftvm.log.file import LogWriter, Sync
@@ -20,7 +19,7 @@ from ftvm.log.file import LogWriter, Sync
 KEPT_LOGS_MAX = 100
 """Earlier logs of the same path that are kept as PATH.1, PATH.2, ...; then the operator has to tidy up."""
 
-_log = structlog.get_logger("ftvm.journal")
+_log = logs.get_logger("journal")
 
 
 class Journal:

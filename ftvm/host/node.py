@@ -19,12 +19,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import structlog
 import trio
 
 from ftvm.config import Config
 from ftvm.errors import ArbiterError, ExitCode, FtvmError, NotProtected, PeerRefused, SnapshotError
 from ftvm.host import engine as reports
+from ftvm.host import logs
 from ftvm.host.control import Answer, Handler
 from ftvm.host.engine import Engine, EngineConfig
 from ftvm.host.journal import Journal
@@ -53,7 +53,7 @@ SESSION_BEAT_INTERVALS = 2
 ENGINE_STOP_S = 2.0
 DIGEST_WAIT_S = 3.0
 
-_log = structlog.get_logger("ftvm.node")
+_log = logs.get_logger("node")
 
 
 class NodeShell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Any
 
@@ -12,7 +13,8 @@ from ftvm.config import Config
 from ftvm.errors import CertificateError, FtvmError, ImageError
 from ftvm.host.control import serve_control
 from ftvm.host.links import Links
-from ftvm.host.node import NodeShell, Outcome
+from ftvm.host.node import NodeShell
+from ftvm.host.node_statistics import Outcome
 from ftvm.machine.board import BoardConfig
 from transport.certificates import client_context, server_context
 from transport.errors import CertificateProblem, ListenFailed
@@ -20,6 +22,9 @@ from transport.heartbeat_service import open_heartbeats
 
 SWITCH_INTERVAL_S = 0.0005
 """How long the interpreter lets one thread keep it: the engine and the loop must not wait 5 ms for each other."""
+
+GC_THRESHOLD = 20_000
+"""Allocations between two looks of the cyclic collector: messages make no cycles, so there is little to find."""
 
 IMAGE_SIZE_MAX = 1 << 30
 
@@ -46,6 +51,14 @@ def contexts_of(config: Config, name: str) -> tuple[Any, Any]:
         return server_context(folder), client_context(folder)
     except CertificateProblem as error:
         raise CertificateError(f"{error}; `ftvm certs init` makes what is needed") from None
+
+
+def _calm_collector() -> None:
+    """What is loaded by now stays (a compiler's worth of objects): a full collection of it would stall the guest's
+    outputs for longer than a failover takes."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
 async def run_node(
@@ -86,6 +99,7 @@ async def run_node(
                 if node.control is not None:
                     await nursery.start(serve_control, node.control, shell.handlers())
                 task_status.started(shell)
+                _calm_collector()
                 outcome = await shell.run(links, nursery, role, force=force)
             except (FtvmError, ListenFailed) as error:
                 failure = error if isinstance(error, FtvmError) else FtvmError(str(error))
