@@ -130,7 +130,7 @@ class ReplicationConfig:
 
     policy: str = field(default="all", metadata=_choice("all"))
     detector_timeout_ms: int = field(default=200, metadata=_integer(20, 60_000, "milliseconds"))
-    heartbeat_interval_ms: int = field(default=25, metadata=_integer(1, 10_000, "milliseconds"))
+    heartbeat_interval_ms: int = field(default=40, metadata=_integer(1, 10_000, "milliseconds"))
     digest_interval_ms: int = field(default=1_000, metadata=_integer(10, 60_000, "milliseconds"))
     lag_max_ms: int = field(default=100, metadata=_integer(5, 60_000, "milliseconds"))
     slice_ms: int = field(default=5, metadata=_integer(1, 100, "milliseconds"))

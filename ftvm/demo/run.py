@@ -53,6 +53,8 @@ class DemoResult:
     rate_per_s: float
     latency_p50_ms: float
     detection_ms: float
+    noticed_ms: float
+    """Part of `detection_ms`: until the survivor saw the connection end."""
     claim_ms: float
     catch_up_ms: float
     surprises: tuple[str, ...]
@@ -184,6 +186,7 @@ async def _account(stage: Stage, ledger: Ledger, audit: Audit, killed_ns: int, r
         ticks=final["tick"],
         rate_per_s=round((len(times) - 1) * 1e9 / (times[-1] - times[0]), 1),
         latency_p50_ms=round(statistics.median(ledger.latencies_ns) / NS_PER_MS, 3),
+        noticed_ms=round((steps["session_lost_ns"] - killed_ns) / NS_PER_MS, 3),
         detection_ms=round((steps["claimed_ns"] - killed_ns) / NS_PER_MS, 3),
         claim_ms=round((steps["activated_ns"] - steps["claimed_ns"]) / NS_PER_MS, 3),
         catch_up_ms=round((steps["live_ns"] - steps["activated_ns"]) / NS_PER_MS, 3),

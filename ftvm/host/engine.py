@@ -108,10 +108,10 @@ Report = Executed | Followed | SnapshotTaken | Quiesced | WentLive | Halted | Di
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """A frozen look at the engine. `busy_ns` is time spent inside the guest; `tick` is where the machine stands."""
+    """A frozen look at the engine. `busy_ns` is time spent inside the guest; `tick` is where the machine stood at
+    the last entry."""
 
     tick: int
-    mtime: int
     live: bool
     throttled: bool
     busy_ns: int
@@ -223,10 +223,8 @@ class Engine:
         return reports
 
     def statistics(self) -> EngineStatistics:
-        machine = self._machine
         return EngineStatistics(
-            tick=machine.tick,
-            mtime=machine.mtime,
+            tick=self._last_entry_tick,
             live=self._live,
             throttled=self._throttled,
             busy_ns=self._busy_ns,
@@ -259,6 +257,7 @@ class Engine:
 
     def _drain_commands(self) -> None:
         self._bell.clear()
+        self._machine.clear_attention()
         while self._commands:
             self._commands.popleft()()
 

@@ -35,6 +35,7 @@ PEER_QUEUE_MAX = 512 << 20
 """Bytes queued to one peer: a snapshot of the largest machine must fit. The gate bounds what follows it."""
 
 PROBE_TIMEOUT_S = 0.15
+PROBE_AGAIN_S = 0.002
 JOIN_TIMEOUT_S = 2.0
 PEER_LIMITS = Limits(handshake_timeout_s=JOIN_TIMEOUT_S, close_timeout_s=0.5, queue_size_max=PEER_QUEUE_MAX)
 
@@ -116,16 +117,20 @@ class Links:
             await self._run_link(channel, purpose == welcome.EDGE, name, parameters.get("life", b""))
 
     async def probe(self, name: str, address: Address, life: Life) -> ProbeAnswer:
-        """Who is at `address`? Bounded by `PROBE_TIMEOUT_S`."""
+        """Who is at `address`? Bounded by `PROBE_TIMEOUT_S`.
+
+        A process that is being killed closes its sockets one after the other: a connection that is reset is asked
+        again at once, for the next one may be refused, and that is an answer.
+        """
+        parameters = welcome.hello(welcome.PROBE, self._machine, self._name, life)
         with trio.move_on_after(PROBE_TIMEOUT_S):
-            if await probe(address.host, address.port, PROBE_TIMEOUT_S) is ProbeResult.REFUSED:
-                return Absence.REFUSED
-            try:
-                parameters = welcome.hello(welcome.PROBE, self._machine, self._name, life)
-                async with self._open(address, parameters) as channel:
-                    return welcome.decode_presence(channel.peer.parameters)
-            except (TransportError, ProtocolError):
-                return Absence.NO_ANSWER
+            while await probe(address.host, address.port, PROBE_TIMEOUT_S) is not ProbeResult.REFUSED:
+                try:
+                    async with self._open(address, parameters) as channel:
+                        return welcome.decode_presence(channel.peer.parameters)
+                except (TransportError, ProtocolError):
+                    await trio.sleep(PROBE_AGAIN_S)
+            return Absence.REFUSED
         return Absence.NO_ANSWER
 
     async def join(self, name: str, address: Address, life: Life) -> None:

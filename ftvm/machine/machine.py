@@ -197,6 +197,10 @@ class Machine:
         """From any thread: a running `run_until` stops soon, or the next one at once, with ATTENTION."""
         self._control[c.ATTENTION] = 1
 
+    def clear_attention(self) -> None:
+        """Whatever attention was raised for has been seen to."""
+        self._control[c.ATTENTION] = 0
+
     def apply(self, entry: Entry) -> None:
         """Let an entry of the log happen at this tick. LogError when it cannot be one of this machine's log here."""
         if entry.tick != self.tick and isinstance(entry, Input | Clock | Control):

@@ -133,9 +133,10 @@ class Shadow:
             if device not in self._replica.config.devices:
                 raise ProtocolError(f"{self.peer} has a device {device}, which is unknown here")
             gate.confirm(device, offset)
+        # First the answer, for the primary's outputs wait for it: what counts is that the entries are held.
+        self._acknowledge()
         if message.entries:
             self._replica.emit(Apply(message.pos, message.entries))
-        self._acknowledge()
 
     def _check_inputs(self, entries: tuple[Entry, ...]) -> None:
         logged = dict(self._replica.gate.logged())
