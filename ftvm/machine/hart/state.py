@@ -82,7 +82,6 @@ MSTATUS_MPIE = 1 << 7
 MSTATUS_SPP = 1 << 8
 MSTATUS_MPP = 3 << 11
 MSTATUS_MPRV = 1 << 17
-MSTATUS_SUM = 1 << 18
 MSTATUS_MXR = 1 << 19
 MSTATUS_TVM = 1 << 20
 MSTATUS_TW = 1 << 21
@@ -95,17 +94,16 @@ MSTATUS_WRITABLE = (
     | MSTATUS_SPP
     | MSTATUS_MPP
     | MSTATUS_MPRV
-    | MSTATUS_SUM
     | MSTATUS_MXR
     | MSTATUS_TVM
     | MSTATUS_TW
     | MSTATUS_TSR
 )
-"""FS is read-only zero because there is no F. MPP = 2 is reserved: such a write keeps the old MPP. menvcfg and
-senvcfg are read-only zero, as satp is: FIOM may be where no translation exists."""
+"""SUM is read-only zero because satp.MODE is, FS because there is no F; so are menvcfg and senvcfg, for FIOM may be
+where no translation exists. MPP = 2 is reserved: such a write keeps the old MPP."""
 MSTATUS_FIXED = 2 << 32 | 2 << 34
 """UXL = SXL = 2: 64 bits."""
-SSTATUS_WRITABLE = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_SUM | MSTATUS_MXR
+SSTATUS_WRITABLE = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_MXR
 SSTATUS_READABLE = SSTATUS_WRITABLE | 2 << 32
 
 SSIP = 1 << 1

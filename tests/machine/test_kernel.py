@@ -1,0 +1,63 @@
+"""The cache that machine code is loaded from."""
+
+from pathlib import Path
+
+import pytest
+
+from ftvm.errors import ConfigError
+from ftvm.machine.hart import kernel
+from ftvm.machine.hart.generate import cores_source
+from ftvm.machine.hart.operations import OPERATIONS
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("FTVM_CACHE_DIR", str(folder))
+    return folder
+
+
+def test_the_folder_is_closed_to_others(root: Path) -> None:
+    folder = kernel._cores_folder()
+    assert folder.parent == root
+    assert [path.stat().st_mode & 0o777 for path in (root, folder)] == [0o700, 0o700]
+    assert kernel._cores_folder() == folder
+    assert kernel._driver_folder() != folder
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_folder_that_others_can_write_to_is_refused(root: Path, mode: int) -> None:
+    root.mkdir()
+    root.chmod(mode)
+    with pytest.raises(ConfigError, match="others can write"):
+        kernel._cores_folder()
+
+
+def test_a_link_in_place_of_the_folder_is_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    root.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="not yours"):
+        kernel._cores_folder()
+
+
+def test_a_folder_that_cannot_be_made_says_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root.write_text("a file")
+    with pytest.raises(ConfigError, match="FTVM_CACHE_DIR"):
+        kernel._cores_folder()
+
+
+def test_generated_files_have_one_time_stamp_whoever_writes_them(tmp_path: Path) -> None:
+    """Numba keys its cache on it: two processes that start at once must not throw out each other's code."""
+    path = tmp_path / "cores.py"
+    kernel._write_once(path, "first")
+    kernel._write_once(path, "second")
+    assert path.read_text() == "first"
+    assert path.stat().st_mtime == 0
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_generated_source_is_the_same_every_time_and_names_every_operation() -> None:
+    source = cores_source()
+    assert source == cores_source()
+    assert all(f"# {operation.name}\n" in source for operation in OPERATIONS[2:])
+    compile(source, "cores.py", "exec")
