@@ -1,6 +1,7 @@
 """Heartbeats over UDP, apart from the log: TCP stalls for 200 to 450 ms after a loss and would fake a death."""
 
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,15 +15,16 @@ from transport.heartbeat import DATAGRAM_SIZE_MAX, Beat, HeartbeatKeys, Heartbea
 _logger = logging.getLogger(__name__)
 
 SESSIONS_MAX = 1024
+DATAGRAMS_PER_TURN = 64
 
 
 class HeartbeatService:
     """One UDP socket for the heartbeats of all sessions of a node; made by `open_heartbeats`."""
 
-    def __init__(self, socket: trio.socket.SocketType) -> None:
-        self._socket = socket
+    def __init__(self, udp: socket.socket) -> None:
+        self._socket = udp
         self._sessions: dict[int, tuple[HeartbeatSealer, Callable[[Beat], None]]] = {}
-        self.port: int = socket.getsockname()[1]
+        self.port: int = udp.getsockname()[1]
         self.rejected = 0
         """Datagrams that were not a fresh beat of any session."""
 
@@ -49,7 +51,8 @@ class HeartbeatService:
             due = trio.current_time()
             while True:
                 try:
-                    await self._socket.sendto(sealer.seal(time.monotonic_ns(), payload()), address)
+                    # Not trio's sendto: it costs more than the beat, and a full buffer is a lost beat here.
+                    self._socket.sendto(sealer.seal(time.monotonic_ns(), payload()), address)
                 except OSError as error:
                     _logger.debug("heartbeat to %s:%d not sent: %s", *address, error)
                 # After a stall the missed beats are not sent in a burst.
@@ -60,13 +63,17 @@ class HeartbeatService:
 
     async def _receive_loop(self) -> None:
         while True:
-            try:
-                datagram, _ = await self._socket.recvfrom(DATAGRAM_SIZE_MAX + 1)
-            except OSError as error:
-                # An ICMP error of an earlier beat; the socket itself is well.
-                _logger.debug("heartbeat socket: %s", error)
-                continue
-            self._take(datagram, time.monotonic_ns())
+            await trio.lowlevel.wait_readable(self._socket)
+            for _ in range(DATAGRAMS_PER_TURN):
+                try:
+                    datagram = self._socket.recv(DATAGRAM_SIZE_MAX + 1)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    # An ICMP error of an earlier beat; the socket itself is well.
+                    _logger.debug("heartbeat socket: %s", error)
+                else:
+                    self._take(datagram, time.monotonic_ns())
 
     def _take(self, datagram: bytes, now_ns: int) -> None:
         session_id = session_of(datagram)
@@ -90,12 +97,13 @@ async def open_heartbeats(host: str, port: int = 0) -> AsyncIterator[HeartbeatSe
     try:
         found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_DGRAM)
         family, kind, protocol, _, address = found[0]
-        udp = trio.socket.socket(family, kind, protocol)
+        udp = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ListenFailed(f"cannot take UDP port {port} of {host}: {error.strerror or error}") from error
     with udp:
         try:
-            await udp.bind(address)
+            udp.setblocking(False)
+            udp.bind(address)
         except OSError as error:
             raise ListenFailed(f"cannot take UDP port {port} of {host}: {error.strerror}") from error
         service = HeartbeatService(udp)

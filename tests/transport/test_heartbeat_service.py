@@ -90,7 +90,7 @@ def test_junk_forged_replayed_and_foreign_datagrams_are_counted_and_dropped() ->
 
 def test_an_unreachable_address_is_silence_not_an_error() -> None:
     class Unreachable:
-        async def sendto(self, *_: object) -> int:
+        def sendto(self, *_: object) -> int:
             raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
         def getsockname(self) -> tuple[str, int]:
