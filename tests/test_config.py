@@ -17,7 +17,7 @@ ram_mib = 32
 
 [replication]
 policy = "all"
-detector_timeout_ms = 150
+detector_timeout_ms = 180
 
 [arbiter]
 kind = "directory"
@@ -50,7 +50,7 @@ def test_the_example_reads_with_paths_relative_to_the_file_and_defaults(tmp_path
     assert (config.machine.name, config.machine.ram_mib) == ("bank", 32)
     assert config.machine.image == tmp_path / "kv.elf"
     assert config.arbiter.path == Path("/srv/arbiter")
-    assert config.replication == ReplicationConfig(detector_timeout_ms=150)
+    assert config.replication == ReplicationConfig(detector_timeout_ms=180)
     assert config.node("alpha").listen == Address("127.0.0.1", 7001)
     assert config.node("alpha").log == tmp_path / "alpha.log"
     assert config.node("alpha").control == tmp_path / "run/alpha.sock"
@@ -74,8 +74,8 @@ def test_the_example_reads_with_paths_relative_to_the_file_and_defaults(tmp_path
         ('image = "kv.elf"', "", ["[machine] image", "missing"]),
         ('name = "bank"', 'name = "The Bank"', ["[machine] name", "lower-case", "'The Bank'"]),
         ('policy = "all"', 'policy = "any"', ["[replication] policy", '"all"', "'any'"]),
-        ("detector_timeout_ms = 150", "detector_timeout_ms = 1.5", ["detector_timeout_ms", "1.5"]),
-        ("detector_timeout_ms = 150", "detector_timeout_ms = 50", ["heartbeat_interval_ms", "quarter"]),
+        ("detector_timeout_ms = 180", "detector_timeout_ms = 1.5", ["detector_timeout_ms", "1.5"]),
+        ("detector_timeout_ms = 180", "detector_timeout_ms = 50", ["heartbeat_interval_ms", "quarter"]),
         ('"0.0.0.0:6379"', '"6379"', ["[edge] listen", "host:port", "'6379'"]),
         ('"0.0.0.0:6379"', '"::1:6379"', ["[edge] listen", "host:port"]),
         ('"0.0.0.0:6379"', '"h:65536"', ["[edge] listen", "host:port"]),

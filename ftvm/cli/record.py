@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from ftvm.cli.guest import RamMib, TicksMax, exit_code_of, power_on
 from ftvm.host.solo import run_solo
-from ftvm.host.stdio import Stdio
+from ftvm.host.terminal import Terminal
 from ftvm.log.file import LogWriter
 
 
@@ -49,7 +49,7 @@ def record(
         replace=force,
     ) as writer:
         start_size = writer.size
-        with Stdio(input_files or ()) as console:
+        with Terminal(input_files or ()) as console:
             result = run_solo(machine, console, append=writer.append, ticks_max=ticks_max)
         say(
             f"{output}: {writer.position} entries in {writer.size - start_size} bytes,"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ftvm.cli.guest import RamMib, TicksMax, exit_code_of, power_on
 from ftvm.host.solo import run_solo
-from ftvm.host.stdio import Stdio
+from ftvm.host.terminal import Terminal
 
 
 def run(image: Path, /, *, ram_mib: RamMib = 64, ticks_max: TicksMax = None) -> int:
@@ -22,6 +22,6 @@ def run(image: Path, /, *, ram_mib: RamMib = 64, ticks_max: TicksMax = None) -> 
         Stop after so many ticks.
     """
     machine = power_on(image, ram_mib)
-    with Stdio() as console:
+    with Terminal() as console:
         result = run_solo(machine, console, ticks_max=ticks_max)
     return exit_code_of(result, console.stop_signal)

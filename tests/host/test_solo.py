@@ -133,10 +133,10 @@ def test_what_is_recorded_replays_with_every_digest_equal() -> None:
 def test_a_guest_that_never_stops_talking_still_gets_clock_samples() -> None:
     entries: list[Entry] = []
     machine = guest("flood")
-    run_solo(machine, ScriptedConsole(), append=entries.extend, ticks_max=40_000_000)
+    run_solo(machine, ScriptedConsole(), append=entries.extend, ticks_max=4_000_000)
     clocks = [entry for entry in entries if isinstance(entry, Clock)]
     assert len(clocks) > 2
-    assert machine.tick == 40_000_000
+    assert machine.tick == 4_000_000
 
 
 def test_the_clock_of_a_computing_guest_keeps_up_with_the_hosts() -> None:

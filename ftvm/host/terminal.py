@@ -20,7 +20,7 @@ READ_SIZE_MAX = 4096
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stdio:
+class Terminal:
     """A context manager: while it is open a terminal is raw, and SIGINT and SIGTERM ask to stop instead of killing.
 
     `files` are typed instead of standard input, one after the other. Only on the main thread.
