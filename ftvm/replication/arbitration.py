@@ -198,9 +198,13 @@ class Claimant:
         request = self.request
         if request is None or _subject(answer, request) != (_gen(request), request.life):
             return None
+        self.drop()
+        return request
+
+    def drop(self) -> None:
+        """Whatever is answered from here on, nobody asked."""
         self.request = None
         self.retry_at_ns = None
-        return request
 
 
 def _gen(request: Claim | Activate) -> int:

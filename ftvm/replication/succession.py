@@ -124,6 +124,7 @@ class Succession:
 
     def _end(self, last: Exit | StartOver) -> None:
         self._step(Cause.ENDED)
+        self._claimant.drop()
         self._primary.edges.fall_silent()
         self._replica.emit(last)
 
