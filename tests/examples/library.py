@@ -1,7 +1,8 @@
 import sys
 
-import ftvm
 import trio
+
+import ftvm
 
 
 async def main(path: str) -> None:

@@ -1,0 +1,118 @@
+"""A pair of real processes for tests: quick settings, and every wait with a deadline."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ftvm.demo.load import Loader
+from ftvm.demo.resp import RespClient, open_resp
+from ftvm.demo.stage import Stage, open_stage, prepare
+from ftvm.guests import path as guest_path
+
+TIMEOUT_MS = 400
+"""The detector's: a machine that also compiles and tests other things must not look dead."""
+SETTINGS = {"detector_timeout_ms": TIMEOUT_MS, "heartbeat_interval_ms": 25, "digest_interval_ms": 100}
+RAM_MIB = 16
+WAIT_S = 20.0
+LOOPBACK = "127.0.0.1"
+
+
+def run(main: Callable[..., Awaitable[None]], *arguments: Any, timeout_s: float = 60.0) -> None:
+    async def bounded() -> None:
+        with trio.fail_after(timeout_s):
+            await main(*arguments)
+
+    trio.run(bounded)
+
+
+def image(name: str = "kv") -> bytes:
+    return guest_path(name).read_bytes()
+
+
+def make(folder: Path, guest: str = "kv", **options: Any) -> Stage:
+    """A stage with nothing started yet."""
+    settings = {"ram_mib": RAM_MIB, "replication": SETTINGS, **options}
+    return Stage(folder, prepare(folder, image(guest), **settings))
+
+
+@asynccontextmanager
+async def open_pair(folder: Path, guest: str = "kv", **options: Any) -> AsyncIterator[Stage]:
+    async with open_stage(folder, image(guest), **{"ram_mib": RAM_MIB, "replication": SETTINGS, **options}) as stage:
+        yield stage
+
+
+@asynccontextmanager
+async def closing(stage: Stage) -> AsyncIterator[Stage]:
+    """Ends its processes on leaving."""
+    try:
+        yield stage
+    finally:
+        await trio.to_thread.run_sync(stage.stop)
+
+
+@asynccontextmanager
+async def loaded(stage: Stage) -> AsyncIterator[Loader]:
+    """A client under load for as long as the block lasts; afterwards its books are compared."""
+    async with open_resp(LOOPBACK, stage.port) as client:
+        loader, stop = Loader(client, "t"), trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(loader.run, stop)
+            yield loader
+            stop.set()
+        audit = await loader.audit()
+        assert audit.clean, audit
+
+
+async def more(loader: Loader, count: int) -> None:
+    """Until so many more operations are acknowledged."""
+    with trio.fail_after(WAIT_S):
+        await loader.acknowledged(loader.ledger.acknowledged + count)
+
+
+async def core_state(stage: Stage, name: str, *states: str, generation: int = 0) -> dict[str, Any]:
+    def accept(status: dict[str, Any]) -> bool:
+        return status["core"]["state"] in states and status["core"]["generation"] >= generation
+
+    return await stage.wait_status(name, accept, f"{' or '.join(states)} in generation {generation}", WAIT_S)
+
+
+async def ended(stage: Stage, name: str) -> int:
+    with trio.fail_after(WAIT_S):
+        return await stage.wait_exit(name)
+
+
+def kill(stage: Stage, name: str) -> None:
+    stage.signal(name, signal.SIGKILL)
+
+
+async def call_until(client: RespClient, *words: str) -> object:
+    with trio.fail_after(WAIT_S):
+        return await client.call(*words)
+
+
+def run_command(folder: Path, *words: str, timeout_s: float = 60.0) -> tuple[int, str]:
+    """`ftvm WORDS...`: (exit code, standard error)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ftvm", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def the_one_line(said: str) -> str:
+    """What a command that failed tells its user: its last line, and never a traceback."""
+    assert "Traceback" not in said, said
+    lines = [line for line in said.splitlines() if line.startswith("ftvm: ")]
+    assert len(lines) == 1, said
+    assert lines[0] == said.splitlines()[-1], said
+    return lines[0]

@@ -1,0 +1,156 @@
+"""Real processes that are killed, stopped and resumed under load. The client keeps one connection and its books."""
+
+import signal
+from pathlib import Path
+
+import trio
+
+from ftvm.demo.resp import open_resp
+from ftvm.demo.stage import Stage
+from tests.host.pair import (
+    LOOPBACK,
+    TIMEOUT_MS,
+    WAIT_S,
+    core_state,
+    ended,
+    kill,
+    loaded,
+    more,
+    open_pair,
+    run,
+)
+
+LOAD = 150
+"""Operations acknowledged before and after each event."""
+SILENCE_SLACK_MS = 1500
+"""Beyond the detector's timeout: claims with fsync, and a busy machine with two cores."""
+NS_PER_MS = 1_000_000
+
+
+def test_either_side_may_be_killed_under_load_and_a_new_shadow_is_admitted(tmp_path: Path) -> None:
+    run(_kill_either_side, tmp_path, timeout_s=90)
+
+
+async def _kill_either_side(folder: Path) -> None:
+    async with open_pair(folder) as stage, loaded(stage) as loader:
+        await more(loader, LOAD)
+        kill(stage, "beta")
+        await more(loader, LOAD)
+        alone = await core_state(stage, "alpha", "SOLO", generation=2)
+        assert alone["core"]["members"] == []
+
+        stage.start_node("beta", "shadow")
+        await core_state(stage, "alpha", "PROTECTED")
+        assert (await stage.status("alpha"))["core"]["generation"] == 2
+        await more(loader, LOAD)
+
+        kill(stage, "alpha")
+        await more(loader, LOAD)
+        await core_state(stage, "beta", "SOLO", generation=3)
+
+        stage.start_node("alpha", "shadow")
+        await core_state(stage, "beta", "PROTECTED")
+        kill(stage, "beta")
+        await more(loader, LOAD)
+        await core_state(stage, "alpha", "SOLO", generation=4)
+
+
+def test_a_primary_that_is_stopped_and_resumed_is_fenced_and_joins_as_a_shadow(tmp_path: Path) -> None:
+    run(_stop_and_resume, tmp_path)
+
+
+async def _stop_and_resume(folder: Path) -> None:
+    async with open_pair(folder) as stage, loaded(stage) as loader:
+        await more(loader, LOAD)
+        stage.signal("alpha", signal.SIGSTOP)
+        await more(loader, LOAD)
+        assert loader.ledger.longest_gap()[0] <= (TIMEOUT_MS + SILENCE_SLACK_MS) * NS_PER_MS
+        zombie = (await stage.status("beta"))["core"]
+        assert (zombie["state"], zombie["generation"]) == ("SOLO", 2)
+
+        stage.signal("alpha", signal.SIGCONT)
+        await core_state(stage, "beta", "PROTECTED")
+        followed = await core_state(stage, "alpha", "IN_SYNC", generation=2)
+        assert any("starts over" in note for note in followed["notes"])
+        await more(loader, LOAD)
+
+        # It serves again: what it became is a replica like any other.
+        kill(stage, "beta")
+        await more(loader, LOAD)
+        await core_state(stage, "alpha", "SOLO", generation=3)
+
+
+def test_a_stopped_shadow_is_dropped_and_comes_back(tmp_path: Path) -> None:
+    run(_stop_shadow, tmp_path)
+
+
+async def _stop_shadow(folder: Path) -> None:
+    async with open_pair(folder) as stage, loaded(stage) as loader:
+        await more(loader, LOAD)
+        stage.signal("beta", signal.SIGSTOP)
+        await more(loader, LOAD)
+        await core_state(stage, "alpha", "SOLO", generation=2)
+        stage.signal("beta", signal.SIGCONT)
+        await core_state(stage, "alpha", "PROTECTED", generation=2)
+        await core_state(stage, "beta", "IN_SYNC", generation=2)
+        await more(loader, LOAD)
+
+
+def test_the_edge_may_be_restarted_and_clients_reconnect(tmp_path: Path) -> None:
+    run(_restart_edge, tmp_path)
+
+
+async def _restart_edge(folder: Path) -> None:
+    async with open_pair(folder) as stage:
+        async with open_resp(LOOPBACK, stage.port) as client:
+            assert await client.call("SET", "kept", "yes") == "OK"
+            await client.call("APPEND", "half", "x" * 10_000)
+            kill(stage, "edge")
+            await ended(stage, "edge")
+        stage.start("edge", "edge", str(stage.toml))
+        await stage.wait_status("edge", lambda status: status["generation"] > 0, "a live machine")
+        async with open_resp(LOOPBACK, stage.port) as client:
+            with trio.fail_after(WAIT_S):
+                assert await client.call("GET", "kept") == b"yes"
+                assert await client.call("STRLEN", "half") == 10_000
+        async with loaded(stage) as loader:
+            await more(loader, LOAD)
+            kill(stage, "alpha")
+            await more(loader, LOAD)
+
+
+def test_a_power_off_by_the_operator_ends_all_three_and_the_machine_may_be_started_again(tmp_path: Path) -> None:
+    run(_power_off, tmp_path)
+
+
+async def _power_off(folder: Path) -> None:
+    async with open_pair(folder) as stage:
+        async with loaded(stage) as loader:
+            await more(loader, LOAD)
+        await stage.ask("alpha", "power-off")
+        await _all_end_well(stage)
+
+        stage.start("edge", "edge", str(stage.toml))
+        stage.start_node("alpha", "primary")
+        assert (await stage.wait_live("alpha"))["core"]["generation"] > 1
+        async with open_resp(LOOPBACK, stage.port) as client:
+            with trio.fail_after(WAIT_S):
+                assert await client.call("DBSIZE") == 0
+
+
+async def _all_end_well(stage: Stage) -> None:
+    for name in ("alpha", "beta", "edge"):
+        assert await ended(stage, name) == 0, f"{name}: {stage.said(name)}"
+
+
+def test_a_guest_that_powers_itself_off_ends_all_three(tmp_path: Path) -> None:
+    run(_guest_ends, tmp_path)
+
+
+async def _guest_ends(folder: Path) -> None:
+    async with open_pair(folder) as stage:
+        stream = await trio.open_tcp_stream(LOOPBACK, stage.port)
+        async with stream:
+            await stream.send_all(b"SET a 1\r\nSHUTDOWN\r\n")
+            assert [data async for data in stream] == [b"+OK\r\n"]
+        await _all_end_well(stage)
