@@ -1,5 +1,7 @@
 """The cache that machine code is loaded from."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,18 @@ def test_the_generated_source_is_the_same_every_time_and_names_every_operation()
     assert source == cores_source()
     assert all(f"# {operation.name}\n" in source for operation in OPERATIONS[2:])
     compile(source, "cores.py", "exec")
+
+
+def test_each_slow_step_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_kernel", None)
+    monkeypatch.setattr(kernel, "_has_code", lambda folder: False)
+    lines: list[str] = []
+    kernel.prepare(lines.append)
+    assert [line.rpartition(" step ")[2] for line in lines] == ["1 of 2", "2 of 2"]
+    kernel.prepare(lines.append)
+    assert len(lines) == 2, "once a process"
+
+
+def test_importing_the_machine_does_not_wait_for_numba() -> None:
+    code = "import sys, ftvm.machine.machine; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
