@@ -16,7 +16,12 @@ from ftvm.log.entry import Clock, Input
 from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import UART, Machine, StopReason
 
-PACKAGES = {"qemu-system-riscv64": "qemu-system-misc", "redis-server": "redis-server", "redis-cli": "redis-tools"}
+PACKAGES = {
+    "qemu-system-riscv64": "qemu-system-misc",
+    "redis-server": "redis-server",
+    "redis-cli": "redis-tools",
+    "redis-benchmark": "redis-tools",
+}
 REPLY_TIMEOUT_S = 60
 START_TIMEOUT_S = 30
 QEMU = ("-m", "64", "-bios", "none", "-display", "none", "-monitor", "none")
@@ -112,6 +117,7 @@ class MachineWire(Wire):
         self.pending = bytearray()
         self.inputs: deque[tuple[bytes, bool]] = deque()
         self.breaks = 0
+        self.stop = StopReason.LIMIT
 
     def send(self, data: bytes) -> None:
         self.inputs.extend((data[at : at + INPUT_SIZE], False) for at in range(0, len(data), INPUT_SIZE))
@@ -122,24 +128,31 @@ class MachineWire(Wire):
     def wait_for_kv(self) -> None:
         assert self.ask(PING) == [b"+PONG\r\n"]
 
-    def more(self) -> None:
+    def asleep(self) -> bool:
+        """Whether only an input can make the guest go on."""
+        return self.stop is StopReason.IDLE
+
+    def run(self) -> None:
+        """One slice of the guest, with as much input as it takes."""
         machine = self.machine
-        while True:
-            if self.inputs and len(self.inputs[0][0]) <= machine.input_room(UART):
-                data, is_break = self.inputs.popleft()
-                machine.apply(Input(machine.tick, UART, machine.input_offset(UART), data, is_break))
-            stop = machine.run_until(machine.tick + SLICE_TICKS)
-            outputs = machine.take_outputs()
-            for output in outputs:
-                if output.is_break:
-                    self.breaks += 1
-                    self.pending.clear()
-                else:
-                    self.pending += output.data
-            if outputs:
-                return
-            assert stop.reason is not StopReason.HALTED, machine.halt
-            assert stop.reason is not StopReason.IDLE or self.inputs, "the guest sleeps and says nothing"
+        while self.inputs and len(self.inputs[0][0]) <= machine.input_room(UART):
+            data, is_break = self.inputs.popleft()
+            machine.apply(Input(machine.tick, UART, machine.input_offset(UART), data, is_break))
+        self.stop = machine.run_until(machine.tick + SLICE_TICKS).reason
+        for output in machine.take_outputs():
+            if output.is_break:
+                self.breaks += 1
+                self.pending.clear()
+            else:
+                self.pending += output.data
+
+    def more(self) -> None:
+        before = self.machine.output_offset(UART)
+        while self.machine.output_offset(UART) == before:
+            self.run()
+            if self.machine.output_offset(UART) == before:
+                assert self.stop is not StopReason.HALTED, self.machine.halt
+                assert self.inputs or not self.asleep(), "the guest sleeps and says nothing"
 
 
 CLOCK_RATE = (1 << 32) // 50  # 10 MHz at 500 million ticks a second

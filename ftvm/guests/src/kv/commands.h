@@ -6,7 +6,7 @@
 #include "kv/request.h"
 
 struct command {
-    const char name[9];
+    _Alignas(8) char name[9]; /* aligned: compared as one word */
     int8_t arity; /* exact, or when negative at least */
     bool writes;
     int8_t first_key, last_key, key_step;

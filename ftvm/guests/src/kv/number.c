@@ -12,9 +12,10 @@ bool parse_integer(const uint8_t *text, size_t size, int64_t *value) {
     if (text == end || *text < '1' || *text > '9') return false;
     uint64_t limit = (uint64_t)INT64_MAX + negative;
     uint64_t magnitude = 0;
+    bool may_overflow = end - text >= 19; /* digits of INT64_MAX; a division for each is worth sparing */
     for (; text != end; text++) {
         uint64_t digit = (uint64_t)(*text - '0');
-        if (*text < '0' || *text > '9' || magnitude > (limit - digit) / 10) return false;
+        if (*text < '0' || *text > '9' || (may_overflow && magnitude > (limit - digit) / 10)) return false;
         magnitude = magnitude * 10 + digit;
     }
     *value = (int64_t)(negative ? -magnitude : magnitude);

@@ -23,9 +23,8 @@ static void take_break(void) {
 }
 
 /* Returns when there is a byte in the receive FIFO. Reading LSR clears its BREAK bit: each value counts. */
-static void wait_for_data(void) {
-    for (bool acknowledged = false;; acknowledged = !acknowledged) {
-        uint8_t status = line_status();
+static void wait_for_data(uint8_t status) {
+    for (bool acknowledged = false;; acknowledged = !acknowledged, status = line_status()) {
         if (status & LSR_BREAK) {
             take_break();
             session_restart();
@@ -39,9 +38,12 @@ static void wait_for_data(void) {
     }
 }
 
+static inline bool only_data(uint8_t status) { return (status & (LSR_DATA | LSR_BREAK)) == LSR_DATA; }
+
 uint8_t serial_receive(void) {
     if (stash_start != stash_end) return stash[stash_start++ % STASH_SIZE];
-    wait_for_data();
+    uint8_t status = line_status();
+    if (!only_data(status)) wait_for_data(status);
     return read8(UART + UART_RBR);
 }
 
@@ -49,9 +51,9 @@ void serial_receive_bytes(uint8_t *to, size_t size) {
     uint8_t *end = to + size;
     while (to != end && stash_start != stash_end) *to++ = stash[stash_start++ % STASH_SIZE];
     while (to != end) {
-        wait_for_data();
-        do *to++ = read8(UART + UART_RBR);
-        while (to != end && (line_status() & (LSR_DATA | LSR_BREAK)) == LSR_DATA);
+        uint8_t status = line_status();
+        if (!only_data(status)) wait_for_data(status);
+        *to++ = read8(UART + UART_RBR);
     }
 }
 
