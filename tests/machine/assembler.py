@@ -40,6 +40,10 @@ class Assembler:
             return size_of(self._words[index])
         return BY_NAME[self._instructions[index][0]].size
 
+    def size(self) -> int:
+        """Bytes so far."""
+        return sum(self._size(index) for index in range(len(self._instructions)))
+
     def words(self) -> list[int]:
         addresses = [0]
         for index in range(len(self._instructions)):

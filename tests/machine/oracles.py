@@ -1,4 +1,4 @@
-"""Runs one user-level program on unicorn and on the reference hart, and says what each left behind.
+"""Unicorn as the oracle of user-level programs, and what a program leaves behind.
 
 Unicorn's quirks, which the program generator stays clear of (everything else must agree):
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import unicorn
 from unicorn.riscv_const import UC_RISCV_REG_PC, UC_RISCV_REG_X0
 
-from ftvm.machine.hart.reference import BusError, ReferenceHart
+from ftvm.machine.hart.reference import BusError
 from tests.machine.programs import BASE, IMAGE_SIZE, Program
 
 MEMORY_SIZE = 0x8000
@@ -118,17 +118,3 @@ class FlatMemory:
     def store(self, address: int, size: int, value: int) -> None:
         offset = self._offset(address, size)
         self.memory[offset : offset + size] = value.to_bytes(size, "little")
-
-
-def run_reference(program: Program) -> tuple[Outcome, int]:
-    """The outcome, and the ticks that it took."""
-    board = FlatMemory(program.image())
-    hart = ReferenceHart(board)
-    hart.pc = BASE
-    while hart.pc != program.end:
-        if board.tick == STEPS_MAX:
-            raise Astray("does not end")
-        hart.step()
-        if hart.csr.not_retired:
-            raise Astray(f"trap {hart.csr.values['mcause']} at {hart.csr.values['mepc']:#x}")
-    return Outcome(tuple(hart.x), hart.pc, bytes(board.memory[:IMAGE_SIZE])), board.tick

@@ -1,16 +1,16 @@
 """Random guest programs from the encodings table, the same for every interpreter that is compared.
 
 A program is a flat image: a prologue that loads all registers from a table, a body of random instructions, and
-a data area. Level "user" holds what an oracle of user-level integer instructions can run to its end: jumps go
-forward or around counted loops, and accesses stay in the data area (misaligned too). Level "machine" adds what
-traps: any encoding with any operands, any word at all, CSRs, privilege changes, device addresses, with a
-handler that steps over whatever happened.
+a data area. Here are user-level programs, which an oracle of integer instructions can run to their end: jumps go
+forward or around counted loops, and accesses stay in the data area (misaligned too). `machine_programs.py` adds
+what traps.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from ftvm.machine.hart.encodings import BY_NAME, CSRS, ENCODINGS, Encoding, decode, encode
+from ftvm.machine.hart.encodings import BY_NAME, ENCODINGS, Encoding, decode, encode
 from tests.machine.assembler import Assembler, size_of, to_bytes
 
 BASE = 0x8000_0000
@@ -23,7 +23,7 @@ MIDDLE = BASE + DATA_OFFSET + DATA_SIZE // 2
 
 POINTERS = {2: MIDDLE, 8: MIDDLE + 0x40, 9: MIDDLE - 0x123, 10: MIDDLE - 0x200}
 """Registers that point into the data area: sp, an aligned, a misaligned and an aligned one. RVC can use 8 and 9."""
-DEVICE_ADDRESSES = (0x0200_0000, 0x0200_4000, 0x0200_BFF8, 0x0C00_0000, 0x0C20_0000, 0x1000_0000, 0x1000, 0x10_1000)
+PAGE = 4096
 LOOP_COUNTER = 31
 
 CORNERS = (0, 1, 2, 63, 64, 0x7F, 0x80, 0x7FFF, 0x8000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 1 << 32, (1 << 63) - 1)
@@ -57,7 +57,6 @@ STORES = [encoding for form in ["store", "CS.w", "CS.d", "CSS.swsp", "CSS.sdsp"]
 BRANCHES = [encoding for form in ("B", "CB") for encoding in BY_FORMAT[form]]
 AMOS = [encoding for encoding in BY_FORMAT["amo"] if not encoding.name.startswith("sc")]
 NOT_JUMPING = [encoding for encoding in COMPUTE + LOADS + STORES if encoding.size == 4]
-CSR_NAMES = [name for name in CSRS if not name.startswith(("hpm", "mhpm", "pmp"))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +103,13 @@ def random_value(random: Random) -> int:
 
 
 class Generator:
-    """Writes one program. `labels` of forward jumps that are still to be placed count down with each step."""
+    """Writes one program. Labels of forward jumps that are still to be placed count down with each step."""
 
-    def __init__(self, seed: int, level: str) -> None:
-        self.random = Random(f"{level}:{seed}")
-        self.level = level
+    level = "user"
+    pointers = POINTERS
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(f"{self.level}:{seed}")
         self.asm = Assembler(BASE)
         self.pending: dict[str, int] = {}
         self.label_count = 0
@@ -116,10 +117,8 @@ class Generator:
 
     def program(self, seed: int, length: int) -> Program:
         values = [random_value(self.random) for _ in range(32)]
-        for register, pointer in POINTERS.items():
+        for register, pointer in self.pointers.items():
             values[register] = pointer
-        if self.level == "machine":
-            values[11], values[12] = self.random.choices(DEVICE_ADDRESSES, k=2)
         self._prologue()
         body = len(self.asm.words())
         for _ in range(length):
@@ -127,51 +126,37 @@ class Generator:
             self._place_labels()
         for label in self.pending:
             self.asm.label(label)
-        if self.level == "machine":
-            self.asm("jal", imm="body")
+        self._epilogue()
         table = b"".join(value.to_bytes(8, "little") for value in values)
         data = table + self.random.randbytes(DATA_SIZE)
         return Program(seed, self.level, tuple(self.asm.words()), body, data)
 
     def _prologue(self) -> None:
-        """End any reservation, set a trap handler where traps are wanted, load the registers."""
+        """End any reservation, do what the level wants done, load the registers."""
         asm = self.asm
         asm("auipc", rd=1, imm=(TABLE_OFFSET + 0x800) & ~0xFFF)
         asm("addi", rd=1, rs1=1, imm=TABLE_OFFSET - ((TABLE_OFFSET + 0x800) & ~0xFFF))
         asm("lr.d", rd=0, rs1=1)
         asm("sc.d", rd=0, rs1=1, rs2=0)
-        if self.level == "machine":
-            self._handler()
+        self._set_up()
         for register in (*range(2, 32), 1):
             asm("ld", rd=register, rs1=1, imm=8 * register)
+        if self.random.randrange(2):
+            self._pad()
         asm.label("body")
 
-    def _handler(self) -> None:
-        """Steps over the instruction, or starts the body again when the trap is a fetch fault or an interrupt."""
-        asm = self.asm
-        asm("auipc", rd=2, imm=0)
-        asm("addi", rd=2, rs1=2, imm=12)
-        asm("csrrw", csr="mtvec", rs1=2)
-        asm("jal", imm="after")
-        asm("csrrw", rd=31, csr="mscratch", rs1=31)
-        asm("csrrs", rd=31, csr="mcause")
-        asm("bge", rs1=0, rs2=31, imm="again")
-        asm("addi", rd=31, rs1=31, imm=-1)
-        asm("beq", rs1=0, rs2=31, imm="again")
-        asm("csrrs", rd=31, csr="mepc")
-        asm("addi", rd=31, rs1=31, imm=4)
-        asm("csrrw", csr="mepc", rs1=31)
-        asm("jal", imm="return")
-        asm.label("again")
-        asm("auipc", rd=31, imm=0)
-        asm("addi", rd=31, rs1=31, imm="body")
-        asm("csrrw", csr="mepc", rs1=31)
-        asm("csrrwi", csr="mie", imm=0)
-        asm.label("return")
-        asm("csrrs", rd=31, csr="mtval")
-        asm("csrrw", rd=31, csr="mscratch", rs1=31)
-        asm("mret")
-        asm.label("after")
+    def _pad(self) -> None:
+        """Jump to a little before the end of the page, so that the body crosses into the next."""
+        used = self.asm.size()
+        self.asm("jal", imm="body")
+        for _ in range((PAGE - used - self.random.randrange(600)) // 2):
+            self.asm.word(encode("c.nop"))
+
+    def _set_up(self) -> None:
+        """Before registers are loaded: nothing."""
+
+    def _epilogue(self) -> None:
+        """After the body: nothing, for a WFI follows."""
 
     def _new_label(self, steps: int) -> str:
         self.label_count += 1
@@ -186,8 +171,9 @@ class Generator:
                 self.asm.label(label)
                 del self.pending[label]
 
-    def _step(self) -> None:
-        kinds = {
+    def _kinds(self) -> dict[Callable[[], None], int]:
+        """What a step can be, with weights."""
+        return {
             self._compute: 50,
             self._memory: 25,
             self._branch: 10,
@@ -199,8 +185,9 @@ class Generator:
             self._stack: 1,
             self._fence: 1,
         }
-        if self.level == "machine":
-            kinds |= {self._csr: 12, self._anything: 8, self._garbage: 3, self._system: 4, self._device: 4}
+
+    def _step(self) -> None:
+        kinds = self._kinds()
         self.random.choices(list(kinds), list(kinds.values()))[0]()
 
     def _operands(self, encoding: Encoding, **fixed: int) -> dict[str, int] | None:
@@ -211,7 +198,7 @@ class Generator:
             if name not in ("rd", "rs1", "rs2"):
                 bits = self.random.choice((bits, bits, 0, 0xFFFF_FFFF))
             operands[name] = fixed.get(name, field.extract(bits))
-        protected = {*POINTERS, LOOP_COUNTER} if self.in_loop else POINTERS
+        protected = {*self.pointers, LOOP_COUNTER} if self.in_loop else self.pointers
         if operands.get("rd") in protected:
             return None
         word = encoding.match
@@ -317,33 +304,7 @@ class Generator:
     def _fence(self) -> None:
         self.asm(self.random.choice(("fence", "fence.i")))
 
-    def _csr(self) -> None:
-        number = CSRS[self.random.choice(CSR_NAMES)]
-        if self.random.randrange(10) == 0:
-            number = self.random.getrandbits(12)
-        self._draw(BY_FORMAT["csr"] + BY_FORMAT["csri"], csr=number)
 
-    def _anything(self) -> None:
-        """Any encoding with any operands: wild accesses and jumps."""
-        encoding = self.random.choice(ENCODINGS)
-        word = encoding.match
-        for field in encoding.fields.values():
-            word |= field.insert(field.extract(self.random.getrandbits(32)))
-        self.asm.word(word)
-
-    def _garbage(self) -> None:
-        word = self.random.getrandbits(32)
-        self.asm.word(word if word & 3 == 3 else word & 0xFFFF)
-
-    def _system(self) -> None:
-        names = ["ecall", "ebreak", "c.ebreak", "mret", "sret", "sfence.vma"]
-        self._draw([BY_NAME[self.random.choice(names)]])
-
-    def _device(self) -> None:
-        encodings = self.random.choice((BY_FORMAT["load"], BY_FORMAT["store"]))
-        self._draw(encodings, rs1=self.random.choice((11, 12)), imm=self.random.randrange(0, 24, 4))
-
-
-def generate(seed: int, length: int = 200, level: str = "user") -> Program:
-    """The program of a seed: the same bytes in every process."""
-    return Generator(seed, level).program(seed, length)
+def generate(seed: int, length: int = 200) -> Program:
+    """The user-level program of a seed: the same bytes in every process."""
+    return Generator(seed).program(seed, length)

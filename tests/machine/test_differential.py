@@ -7,14 +7,12 @@ import pytest
 from ftvm.machine.hart import reference, reference_alu
 from tests.differential.campaign import Engine, campaign, compare
 from tests.differential.minimise import minimise
-from tests.machine.oracles import Outcome, Unicorn, run_reference
-from tests.machine.programs import Program, generate
+from tests.machine.engines import on_kernel, on_reference
+from tests.machine.machine_programs import generate_machine
+from tests.machine.oracles import Unicorn
+from tests.machine.programs import generate
 
 LENGTH = 60
-
-
-def on_reference(program: Program) -> Outcome:
-    return run_reference(program)[0]
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +25,12 @@ def mismatches(oracle: Unicorn, engine: Engine, seeds: range) -> list[str]:
     return [mismatch.report() for _, mismatch in found if mismatch is not None]
 
 
+def test_kernel_agrees_with_unicorn(oracle: Unicorn) -> None:
+    assert not mismatches(oracle, on_kernel, range(300))
+
+
 def test_reference_agrees_with_unicorn(oracle: Unicorn) -> None:
-    assert not mismatches(oracle, on_reference, range(150))
+    assert not mismatches(oracle, on_reference, range(100))
 
 
 @pytest.mark.parametrize("name", ["sraw", "mulhsu", "sltu", "remw", "subw"])
@@ -60,4 +62,4 @@ def test_minimise_keeps_exactly_what_makes_a_program_fail() -> None:
 def test_a_seed_always_gives_the_same_program() -> None:
     assert generate(7, 50).image() == generate(7, 50).image()
     assert generate(7, 50).image() != generate(8, 50).image()
-    assert generate(7, 50, "machine").image() == generate(7, 50, "machine").image()
+    assert generate_machine(7, 50).image() == generate_machine(7, 50).image()
