@@ -7,7 +7,8 @@ heals, answers everything and is protected again; `Run` is a failure otherwise.
 
 import pytest
 
-from tests.sim.cluster import Cluster, Host
+from tests.sim.cluster import Cluster
+from tests.sim.host import Host
 from tests.sim.run import Result, Run
 
 SEEDS = (7, 8, 9)

@@ -9,7 +9,8 @@ from ftvm.replication.messages import EdgeMessage, InputAck, Output
 from tests.sim.guest import DEVICE
 
 if TYPE_CHECKING:
-    from tests.sim.cluster import Cluster, Host
+    from tests.sim.cluster import Cluster
+    from tests.sim.host import Host
 
 
 class Violation(AssertionError):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ftvm.replication.arbitration import State
 from tests.sim.checks import Violation
-from tests.sim.cluster import Cluster, Host
+from tests.sim.cluster import Cluster
 from tests.sim.guest import DEVICE, HALT_BYTE
+from tests.sim.host import Host
 from tests.sim.network import MS
 
 SAFETY_NS = 1500 * MS

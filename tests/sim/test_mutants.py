@@ -15,7 +15,8 @@ from ftvm.replication.node import Node
 from ftvm.replication.output_gate import OutputGate
 from ftvm.replication.primary import Primary
 from ftvm.replication.shadow import Shadow
-from tests.sim import cluster
+from tests.sim import surroundings
+from tests.sim.guest import Engine
 from tests.sim.run import run_seed
 
 SEEDS_MAX = 1200
@@ -91,8 +92,10 @@ def arbiter_grants_everything(patch: Patch) -> None:
         record = Record(claim.want, claim.life, claim.base, claim.kind, claim.keep)
         return Granted(claim.want, claim.life), record
 
-    patch.setattr(cluster, "decide", decide)
-    patch.setattr(cluster, "decide_activation", lambda ledger, ask: (arbitration.Activated(ask.gen, ask.life), True))
+    patch.setattr(surroundings, "decide", decide)
+    patch.setattr(
+        surroundings, "decide_activation", lambda ledger, ask: (arbitration.Activated(ask.gen, ask.life), True)
+    )
 
 
 def arbiter_voids_activated_generations(patch: Patch) -> None:
@@ -141,7 +144,7 @@ def activation_is_skipped(patch: Patch) -> None:
 
 def goes_live_before_the_horizon(patch: Patch) -> None:
     patch.setattr(Shadow, "consumed", property(lambda self: self.restored))
-    patch.setattr(cluster.Engine, "go_live", lambda self: setattr(self, "live", True))
+    patch.setattr(Engine, "go_live", lambda self: setattr(self, "live", True))
 
 
 def trims_what_was_released(patch: Patch) -> None:
