@@ -50,6 +50,9 @@ TICKS_PER_MS_MAX = 1_000_000
 SESSION_BEAT_INTERVALS = 2
 """Sessions beat this much more slowly than datagrams: they are the second way, for networks that drop UDP."""
 
+TURNS_BEFORE_JUDGING = 3
+"""Turns of the scheduler from bytes that can be read to the message in the core: socket, channel, reader."""
+
 ENGINE_STOP_S = 2.0
 DIGEST_WAIT_S = 3.0
 
@@ -129,6 +132,9 @@ class NodeShell:
             with trio.CancelScope() as self._timer_scope:
                 self._set_timer()
                 await trio.sleep_forever()
+            # After a stall of our own what the peer said lies unread: hear it before it is judged for silence.
+            for _ in range(TURNS_BEFORE_JUDGING):
+                await trio.lowlevel.checkpoint()
             self._event(lambda now: self._core.timer(now))
 
     def _set_timer(self) -> None:
