@@ -98,7 +98,7 @@ class Engine:
         self._owner = owner
         self._random = random
         self._slowness_ns = slowness_ns
-        self._digests = digests
+        self.digests = digests
         self._inputs: deque[tuple[int, bytes, bool]] = deque()
         self._log: deque[tuple[int, tuple[Entry, ...]]] = deque()
         self._reported = 0
@@ -144,7 +144,7 @@ class Engine:
         for entry in entries:
             guest.apply(entry)
         guest.run_until(guest.tick + 1 + int(random.random() * 60))
-        if self._digests and random.random() < 0.3:
+        if self.digests and random.random() < 0.3:
             entries.append(Digest(guest.tick, guest.digest()))
         else:
             entries.append(Horizon(guest.tick))

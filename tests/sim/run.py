@@ -227,7 +227,7 @@ class Run:
         if self.power_off:
             return cluster.arbiter.ledger.off and cluster.edge.halted
         live = cluster.live()
-        if live is None or live.node.state is not State.PROTECTED:
+        if live is None:
             return False
         members = len(live.node.status().members)
         everyone = members == len([host for host in cluster.hosts if host.exit is None]) - 1

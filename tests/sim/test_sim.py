@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.sim.run import run_seed
+from ftvm.errors import ExitCode
+from ftvm.replication.arbitration import State
+from tests.sim.cluster import Cluster
+from tests.sim.network import MS
+from tests.sim.run import Run, run_seed
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,3 +37,34 @@ def test_same_seed_gives_the_same_trace_in_any_process() -> None:
     first = trace("1")
     assert first.count(b"\n") > 1000
     assert first == trace("2")
+
+
+def test_a_replica_with_a_flipped_bit_is_found_and_never_goes_live() -> None:
+    found = 0
+    for seed in range(60):
+
+        def script(cluster: Cluster) -> None:
+            primary, shadow = cluster.hosts[:2]
+            primary.engine.digests = True
+
+            def kill_if_unnoticed() -> None:
+                if shadow.alive:
+                    primary.doom(1)
+
+            def flip() -> None:
+                if shadow.node.state is State.IN_SYNC:
+                    shadow.engine.guest.state ^= 1
+                    cluster.clock.after(400 * MS, kill_if_unnoticed)
+
+            cluster.clock.at(300 * MS, flip)
+
+        run = Run(seed, script=script)
+        run.power_off = False
+        result = run.execute()
+        assert not result.failure, result.failure
+        shadow = run.cluster.hosts[1]
+        if shadow.exit is not None:
+            assert shadow.exit.code is ExitCode.DIVERGENCE
+            assert shadow.seen_live == 0
+            found += 1
+    assert found > 40
