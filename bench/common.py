@@ -19,6 +19,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,15 @@ DEBIAN_PACKAGES = {
 }
 ROOT = Path(__file__).resolve().parent.parent
 
-console = Console(soft_wrap=True)
+WIDTH_MIN = 120
+"""Columns of a table where nothing says how wide it may be: in a file or a pipe."""
+
+console = Console(width=None if sys.stdout.isatty() else WIDTH_MIN)
 
 
 def tell(line: str) -> None:
     """Progress and remarks."""
-    console.print(line, style="dim", highlight=False)
+    console.print(line, style="dim", highlight=False, soft_wrap=True, markup=False)
 
 
 def facts() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import ROOT
+from ftvm.errors import FtvmError
 
 RUN_TIMEOUT_S = 300.0
 QEMU_BOARD = ("-machine", "virt", "-m", "64", "-bios", "none")
@@ -18,7 +19,7 @@ QEMU_SILENT = ("-display", "none", "-serial", "null", "-monitor", "none", "-node
 ICOUNT = ("-icount", "shift=0")
 
 
-class GuestFailed(Exception):
+class GuestFailed(FtvmError):
     """A guest did not end as it should: no figure may come of it."""
 
 

@@ -1,0 +1,123 @@
+"""Protected and lone machines as real processes, and samples of them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ftvm.demo.stage import EDGE, NODES, Stage, open_stage, prepare
+from ftvm.errors import FtvmError
+
+CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_CPU_FIELDS = slice(11, 13)
+"""utime and stime in /proc/PID/stat, after the command's closing parenthesis and the state: proc(5)."""
+
+
+class Disturbed(FtvmError):
+    """The machine lost its protection or changed sides while it was measured."""
+
+
+@asynccontextmanager
+async def open_pair(image: bytes) -> AsyncIterator[Stage]:
+    """Alpha live, beta its shadow, and the edge, in a folder of their own."""
+    with tempfile.TemporaryDirectory(prefix="ftvm-bench-") as folder:
+        async with open_stage(Path(folder), image) as stage:
+            yield stage
+
+
+@asynccontextmanager
+async def open_lone(image: bytes) -> AsyncIterator[Stage]:
+    """Alpha without a shadow, and the edge: the same programs, nothing protected."""
+    with tempfile.TemporaryDirectory(prefix="ftvm-bench-") as folder:
+        stage = Stage(Path(folder), prepare(Path(folder), image))
+        try:
+            stage.start_node(NODES[0], "primary")
+            stage.start(EDGE, "edge", str(stage.toml))
+            await stage.wait_live(NODES[0])
+            await stage.wait_status(EDGE, lambda status: status["generation"] > 0, "a live machine")
+            yield stage
+        finally:
+            await trio.to_thread.run_sync(stage.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A node at one moment: when (s, monotonic), where its machine stood, and what it had written and sent."""
+
+    at_s: float
+    generation: int
+    life: str
+    tick: int
+    log_bytes: int
+    log_entries: int
+    wire_bytes: int
+    cpu_s: float
+
+
+async def sample(stage: Stage, name: str) -> Sample:
+    """The moment is taken to be the middle of the question."""
+    asked = time.monotonic()
+    status = await stage.status(name)
+    answered = time.monotonic()
+    return Sample(
+        at_s=(asked + answered) / 2,
+        generation=status["core"]["generation"],
+        life=status["core"]["life"],
+        tick=status["engine"]["tick"],
+        log_bytes=status["log"]["bytes"],
+        log_entries=status["log"]["entries"],
+        wire_bytes=status["wire_bytes_out"],
+        cpu_s=cpu_s(stage.pid(name)),
+    )
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process has used, user and system, all threads; in steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(field) for field in fields[_CPU_FIELDS]) / CLOCK_TICKS_PER_S
+
+
+async def watch(stage: Stage, seconds: float) -> dict[str, tuple[Sample, Sample]]:
+    """Both nodes at the start and at the end of a time in which nobody asks them anything.
+
+    Raises `Disturbed` when the pair did not stay the same pair: its figures would be those of something else.
+    """
+    before = {name: await sample(stage, name) for name in NODES}
+    await trio.sleep(seconds)
+    moments = {name: (before[name], await sample(stage, name)) for name in NODES}
+    await check_undisturbed(stage, [pair[0] for pair in moments.values()])
+    return moments
+
+
+async def check_undisturbed(stage: Stage, before: Sequence[Sample]) -> None:
+    """Raises `Disturbed` unless the pair is protected in the generation and the lives of the samples."""
+    for name, earlier in zip(NODES, before, strict=True):
+        status = await stage.status(name)
+        core = status["core"]
+        protected = core["state"] == ("PROTECTED" if name == NODES[0] else "IN_SYNC")
+        if not protected or (core["generation"], core["life"]) != (earlier.generation, earlier.life):
+            notes = "; ".join(status["notes"][-4:])
+            raise Disturbed(
+                f"{name} is {core['state']} in generation {core['generation']}, it was in {earlier.generation}: {notes}"
+            )
+
+
+async def lag_ticks(stage: Stage, seconds: float, interval_s: float) -> list[int]:
+    """How far the shadow was behind by the primary's books, at moments an interval apart."""
+    before = [await sample(stage, name) for name in NODES]
+    lags: list[int] = []
+    deadline = trio.current_time() + seconds
+    while trio.current_time() < deadline:
+        status: dict[str, Any] = await stage.status(NODES[0])
+        lags.append(status["core"]["lag_ticks"])
+        await trio.sleep(interval_s)
+    await check_undisturbed(stage, before)
+    return lags
