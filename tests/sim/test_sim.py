@@ -67,4 +67,4 @@ def test_a_replica_with_a_flipped_bit_is_found_and_never_goes_live() -> None:
             assert shadow.exit.code is ExitCode.DIVERGENCE
             assert shadow.seen_live == 0
             found += 1
-    assert found > 40
+    assert found >= 30
