@@ -23,6 +23,9 @@ from ftvm.errors import FtvmError, NotProtected
 LINE_SIZE_MAX = 65536
 CLIENTS_MAX = 16
 ANSWER_TIMEOUT_S = 5.0
+IDLE_TIMEOUT_S = 10.0
+"""Then a client that asks nothing, or does not read its answer, makes room for others."""
+
 UNIX_PATH_MAX = 107
 """Bytes that `sun_path` holds on Linux."""
 
@@ -43,12 +46,13 @@ async def serve_control(
     """Serve until cancelled; removes the socket file on leaving. Raises `FtvmError` if the path cannot be used."""
     listener = _bind(path)
     limiter = trio.Semaphore(CLIENTS_MAX)
+
+    async def serve_client(stream: trio.SocketStream) -> None:
+        await _serve_client(stream, handlers, limiter)
+
     try:
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            while True:
-                connection, _ = await listener.accept()
-                nursery.start_soon(_serve_client, trio.SocketStream(connection), handlers, limiter)
+        task_status.started()
+        await trio.serve_listeners(serve_client, [trio.SocketListener(listener)])
     finally:
         listener.close()
         _remove(path)
@@ -95,12 +99,15 @@ def _somebody_listens(path: Path) -> bool:
 async def _serve_client(stream: trio.SocketStream, handlers: Mapping[str, Handler], limiter: trio.Semaphore) -> None:
     async with stream, limiter:
         buffer = bytearray()
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             while True:
-                line = await _read_line(stream, buffer)
+                with trio.fail_after(IDLE_TIMEOUT_S):
+                    line = await _read_line(stream, buffer)
                 if line is None:
                     return
-                await stream.send_all(json.dumps(await _answer(line, handlers)).encode() + b"\n")
+                answer = json.dumps(await _answer(line, handlers)).encode() + b"\n"
+                with trio.fail_after(IDLE_TIMEOUT_S):
+                    await stream.send_all(answer)
 
 
 async def _answer(line: bytes, handlers: Mapping[str, Handler]) -> Answer:

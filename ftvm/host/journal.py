@@ -93,8 +93,8 @@ class Journal:
 
     def _give_up(self, error: Exception) -> None:
         self.trouble = str(error)
-        self._writer = None
         self._held.clear()
+        self.close()
         _log.error("the log ends here, the machine goes on", path=self.path_text, why=self.trouble)
 
 

@@ -22,7 +22,7 @@ from ftvm.replication.codec import EDGE_MESSAGES, PEER_MESSAGES, decode, encode
 from ftvm.replication.events import Absence, Presence, ProbeAnswer
 from ftvm.replication.messages import EdgeMessage, Heartbeat, Life, Message, PeerMessage
 from transport.channel import Channel, Limits, open_channel
-from transport.errors import ChannelClosed, TransportError
+from transport.errors import CertificateProblem, ChannelClosed, TransportError
 from transport.errors import PeerRefused as TransportRefused
 from transport.handshake import Parameters
 from transport.heartbeat import Beat
@@ -49,7 +49,7 @@ class LinkUser(Protocol):
     def link_lost(self, session: int, is_edge: bool, why: str) -> None: ...
     def peer_received(self, session: int, message: PeerMessage) -> None: ...
     def edge_received(self, session: int, message: EdgeMessage) -> None: ...
-    def join_refused(self, error: PeerRefused) -> None: ...
+    def refused(self, error: PeerRefused) -> None: ...
     def heartbeat_payload(self) -> bytes: ...
 
 
@@ -128,6 +128,9 @@ class Links:
                 try:
                     async with self._open(address, parameters) as channel:
                         return welcome.decode_presence(channel.peer.parameters)
+                except (TransportRefused, CertificateProblem) as error:
+                    self._user.refused(_refusal(name, address, error))
+                    return Absence.NO_ANSWER
                 except (TransportError, ProtocolError):
                     await trio.sleep(PROBE_AGAIN_S)
             return Absence.REFUSED
@@ -140,8 +143,8 @@ class Links:
             async with self._open(address, parameters) as channel:
                 presence = welcome.decode_presence(channel.peer.parameters)
                 await self._run_link(channel, False, name, presence.life)
-        except TransportRefused as error:
-            self._user.join_refused(PeerRefused(f"node {name} at {address} refuses us: {error.reason}"))
+        except (TransportRefused, CertificateProblem) as error:
+            self._user.refused(_refusal(name, address, error))
         except (TransportError, ProtocolError):
             return  # not reachable now: the core probes again
 
@@ -241,3 +244,8 @@ class Links:
         """Wire bytes sent on open channels, with all overhead."""
         return sum(link.channel.statistics().wire_bytes_out for link in self._links.values())
 
+
+def _refusal(name: str, address: Address, error: TransportError) -> PeerRefused:
+    if isinstance(error, TransportRefused):
+        return PeerRefused(f"node {name} at {address} refuses us: {error.reason}")
+    return PeerRefused(f"node {name} at {address} is refused: {error}")

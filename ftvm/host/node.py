@@ -24,9 +24,9 @@ import trio
 from ftvm.config import Config
 from ftvm.errors import ArbiterError, ExitCode, FtvmError, NotProtected, PeerRefused, SnapshotError
 from ftvm.host import engine as reports
-from ftvm.host import logs
+from ftvm.host import logs, settings
 from ftvm.host.control import Answer, Handler
-from ftvm.host.engine import Engine, EngineConfig
+from ftvm.host.engine import Engine
 from ftvm.host.journal import Journal
 from ftvm.host.links import Links
 from ftvm.host.node_statistics import Counters, FailoverTimes, NodeStatistics, Outcome
@@ -40,19 +40,8 @@ from ftvm.replication.arbitration import State
 from ftvm.replication.events import Presence
 from ftvm.replication.messages import LIFE_SIZE, Activate, Claim, EdgeMessage, Kind, Life, PeerMessage
 from ftvm.replication.node import Node
-from ftvm.replication.replica import ReplicationConfig
 
-NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
-TICKS_PER_MS_MAX = 1_000_000
-"""A lag bound in time becomes one in ticks at this speed: no hart of ours is faster."""
-
-SESSION_BEAT_INTERVALS = 2
-"""Sessions beat this much more slowly than datagrams: they are the second way, for networks that drop UDP."""
-
-TURNS_BEFORE_JUDGING = 3
-"""Turns of the scheduler from bytes that can be read to the message in the core: socket, channel, reader."""
-
 ENGINE_STOP_S = 2.0
 DIGEST_WAIT_S = 3.0
 
@@ -90,16 +79,8 @@ class NodeShell:
     # ---- life
 
     def _new_core(self) -> Node:
-        replication = self._config.replication
-        config = ReplicationConfig(
-            name=self._name,
-            peers=(self._config.peer_of(self._name),),
-            timeout_ns=replication.detector_timeout_ms * NS_PER_MS,
-            heartbeat_ns=SESSION_BEAT_INTERVALS * replication.heartbeat_interval_ms * NS_PER_MS,
-            lag_ticks_max=replication.lag_max_ms * TICKS_PER_MS_MAX,
-        )
         self._life: Life = os.urandom(LIFE_SIZE)
-        return Node(config, self._life)
+        return Node(settings.of_core(self._config, self._name), self._life)
 
     async def run(self, links: Links, nursery: trio.Nursery, role: str, *, force: bool) -> Outcome:
         """Start in `role` ("primary" or "shadow") and return when the core (or a fault) ends the node."""
@@ -107,6 +88,7 @@ class NodeShell:
         self._token = trio.lowlevel.current_trio_token()
         nursery.start_soon(self._keep_time)
         try:
+            await self._arbiter.read()  # better to hear now that it cannot be asked than at the failover
             if role == "primary":
                 self._install_machine(self._machine, pos=0, state=self._machine.save())
                 self._event(lambda now: self._core.start_primary(now, force=force))
@@ -215,6 +197,8 @@ class NodeShell:
                 self._note(text)
 
     def _note(self, text: str) -> None:
+        if self._counters.notes and self._counters.notes[-1] == text:
+            return  # what is tried again and again fails in the same words
         self._counters.notes.append(text)
         _log.info(text, node=self._name, generation=self._core.generation, state=self._core.state.name)
 
@@ -227,7 +211,8 @@ class NodeShell:
             answer = await self._arbiter.ask(request)
         except ArbiterError as error:
             why = str(error)
-            self._note(f"arbiter: {why}")
+            if core is self._core and core.state is State.BOOTING:
+                self.stop(why, error.exit_code)  # nothing runs yet, and somebody is looking
             self._event_of(core, lambda now: core.arbiter_failed(why, now))
             return
         now_ns = time.monotonic_ns()
@@ -272,8 +257,7 @@ class NodeShell:
 
     def _install_machine(self, machine: Machine, pos: int, state: bytes) -> None:
         """The engine gets this machine; the journal starts anew with its state."""
-        replication = self._config.replication
-        config = EngineConfig(replication.slice_ms * NS_PER_MS, replication.digest_interval_ms * NS_PER_MS)
+        config = settings.of_engine(self._config)
         pacer = Pacer(machine.mtime, time.monotonic_ns())
         wake = partial(self._token.run_sync_soon, self._collect, idempotent=True)
         self._journal.start(self.machine_identity, pos, state)
@@ -367,8 +351,12 @@ class NodeShell:
     def edge_received(self, session: int, message: EdgeMessage) -> None:
         self._event(lambda now: self._core.edge_received(session, message, now))
 
-    def join_refused(self, error: PeerRefused) -> None:
-        self.stop(str(error), error.exit_code)
+    def refused(self, error: PeerRefused) -> None:
+        """A node that has no machine yet cannot get one from such a peer. One that has goes on, and says it."""
+        if self._core.state is State.JOINING:
+            self.stop(str(error), error.exit_code)
+        else:
+            self._note(str(error))
 
     def heartbeat_payload(self) -> bytes:
         return codec.encode(self._core.heartbeat())

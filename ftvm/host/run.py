@@ -11,14 +11,16 @@ import trio
 from ftvm.arbiter.directory import DirectoryArbiter
 from ftvm.config import Config
 from ftvm.errors import CertificateError, FtvmError, ImageError
+from ftvm.host import welcome
 from ftvm.host.control import serve_control
 from ftvm.host.links import Links
 from ftvm.host.node import NodeShell
 from ftvm.host.node_statistics import Outcome
 from ftvm.machine.board import BoardConfig
-from transport.certificates import client_context, server_context
+from transport.certificates import client_context, node_identity, server_context
 from transport.errors import CertificateProblem, ListenFailed
 from transport.heartbeat_service import open_heartbeats
+from transport.identity import Expectation
 
 SWITCH_INTERVAL_S = 0.0005
 """How long the interpreter lets one thread keep it: the engine and the loop must not wait 5 ms for each other."""
@@ -47,7 +49,9 @@ def read_image(config: Config) -> bytes:
 def contexts_of(config: Config, name: str) -> tuple[Any, Any]:
     """TLS contexts (server, client) of a node or the edge. Raises `CertificateError`."""
     folder = config.security.folder(name)
+    role = welcome.ROLE_EDGE if name == "edge" else welcome.ROLE_NODE
     try:
+        Expectation(config.machine.name, frozenset({role})).check(node_identity(folder))
         return server_context(folder), client_context(folder)
     except CertificateProblem as error:
         raise CertificateError(f"{error}; `ftvm certs init` makes what is needed") from None

@@ -1,0 +1,33 @@
+"""From `machine.toml`'s words to those of the replication core and the engine."""
+
+from __future__ import annotations
+
+from ftvm.config import Config
+from ftvm.host.engine import EngineConfig
+from ftvm.replication.replica import ReplicationConfig
+
+NS_PER_MS = 1_000_000
+TICKS_PER_MS_MAX = 1_000_000
+"""A lag bound in time becomes one in ticks at this speed: no hart of ours is faster."""
+
+SESSION_BEAT_INTERVALS = 2
+"""Sessions beat this much more slowly than datagrams: they are the second way, for networks that drop UDP."""
+
+TURNS_BEFORE_JUDGING = 3
+"""Turns of the scheduler from bytes that can be read to the message in the core: socket, channel, reader."""
+
+
+def of_core(config: Config, node: str) -> ReplicationConfig:
+    replication = config.replication
+    return ReplicationConfig(
+        name=node,
+        peers=(config.peer_of(node),),
+        timeout_ns=replication.detector_timeout_ms * NS_PER_MS,
+        heartbeat_ns=SESSION_BEAT_INTERVALS * replication.heartbeat_interval_ms * NS_PER_MS,
+        lag_ticks_max=replication.lag_max_ms * TICKS_PER_MS_MAX,
+    )
+
+
+def of_engine(config: Config) -> EngineConfig:
+    replication = config.replication
+    return EngineConfig(replication.slice_ms * NS_PER_MS, replication.digest_interval_ms * NS_PER_MS)
