@@ -42,6 +42,9 @@ from ftvm.replication.messages import LIFE_SIZE, Activate, Claim, EdgeMessage, K
 from ftvm.replication.node import Node
 
 NS_PER_S = 1_000_000_000
+TURNS_BEFORE_JUDGING = 3
+"""Turns of the scheduler from bytes that can be read to the message in the core: socket, channel, reader."""
+
 ENGINE_STOP_S = 2.0
 DIGEST_WAIT_S = 3.0
 

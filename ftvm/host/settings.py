@@ -13,9 +13,6 @@ TICKS_PER_MS_MAX = 1_000_000
 SESSION_BEAT_INTERVALS = 2
 """Sessions beat this much more slowly than datagrams: they are the second way, for networks that drop UDP."""
 
-TURNS_BEFORE_JUDGING = 3
-"""Turns of the scheduler from bytes that can be read to the message in the core: socket, channel, reader."""
-
 
 def of_core(config: Config, node: str) -> ReplicationConfig:
     replication = config.replication
