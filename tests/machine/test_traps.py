@@ -6,6 +6,7 @@ import pytest
 
 from ftvm.machine.board import CLINT_BASE, RAM_BASE
 from ftvm.machine.hart import state as s
+from ftvm.machine.hart.encodings import encode
 from ftvm.machine.machine import Machine, StopReason
 from tests.machine.assembler import Assembler
 from tests.machine.guest import A0, A1, HANDLER, T0, T1, boot, load_address, register, run, set_handler, store, word
@@ -35,6 +36,34 @@ def trapped(code: Code) -> tuple[Machine, int, int]:
     machine = run(whole)
     assert word(machine, s.PC) == HANDLER
     return machine, word(machine, s.MCAUSE), word(machine, s.MTVAL)
+
+
+@pytest.mark.parametrize("last", [2, 4, 4096])
+def test_a_jump_to_the_last_page_of_the_address_space(last: int) -> None:
+    """Its page number is -1, which must not pass for an empty entry of the fetch TLB."""
+
+    def code(asm: Assembler) -> None:
+        asm.li(T1, -last)
+        asm("jalr", rs1=T1)
+
+    assert trapped(code)[1:] == (1, (1 << 64) - last)
+
+
+@pytest.mark.parametrize("shift", range(32, 64))
+def test_a_straddling_jump_to_anywhere(shift: int) -> None:
+    """The scratch slot it runs from is no page: no target may pass for one that lies in it."""
+
+    def code(asm: Assembler) -> None:
+        load_address(asm, T0, RAM_BASE + 0x2000 - 2)
+        asm.li(T1, encode("jalr", rs1=A0))
+        asm("sw", rs1=T0, rs2=T1)
+        asm("addi", rd=A0, rs1=0, imm=1)
+        asm("slli", rd=A0, rs1=A0, imm=shift)
+        asm("add", rd=A0, rs1=A0, rs2=T0)
+        asm("jalr", rs1=T0)
+
+    target = (1 << shift) + RAM_BASE + 0x1FFE
+    assert trapped(code)[1:] == (1, target & (1 << 64) - 1)
 
 
 @pytest.mark.parametrize("priv", [s.USER, s.SUPERVISOR, s.MACHINE])

@@ -67,7 +67,7 @@ SCRATCH_WORDS = 2050
 """The scratch slot comes first: at 2047 an instruction that straddles two pages, at 2049 PAGE_END."""
 SLOTS_MAX = 2048
 FETCH_TLB_ENTRIES = 64
-"""Two words each: page number, index of its slot's first word."""
+"""Two words each: address of the page (-1 is none), index of its slot's first word."""
 DATA_TLB_ENTRIES = 256
 """Four words each: page that may be read, page that may be written, memory offset minus address, unused."""
 

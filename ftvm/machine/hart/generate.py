@@ -117,14 +117,14 @@ def core_source(name: str, exact: bool) -> str:
     text.add(
         2,
         "if resume:",
-        # The scratch slot: no jump from it stays in its page.
-        "    resume = 0; first = 1 << 50; idx = np.uint64(2047); page = npc - 4094",
+        # The scratch slot: no jump from it stays in its page, for `p` below is less than 1 << 63.
+        f"    resume = 0; first = {-(1 << 63)}; idx = np.uint64(2047); page = npc - 4094",
         "else:",
         f"    e = np.uint64((npc >> 12) & {c.FETCH_TLB_ENTRIES - 1}) << U1",
-        "    if fetch[e] != npc >> 12:",
+        "    if fetch[e] != npc & -4096:",
         f"        reason = {FETCH}; break",
         "    first = fetch[e + U1]",
-        "    page = ((npc >> 12) << 12) - 2 * first",
+        "    page = (npc & -4096) - 2 * first",
         "    idx = np.uint64(first + ((npc & 4095) >> 1))",
         f"reason = {BUDGET}",
         "while left > 0:" if exact else "while True:",

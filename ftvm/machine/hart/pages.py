@@ -108,7 +108,7 @@ def map_code(ctl: Words, pc: int) -> bool:
         slot = _new_slot(ctl, offset >> 12)
     fetch = as_words(ctl[c.FETCH_TLB_POINTER])
     entry = ((pc >> 12) & (c.FETCH_TLB_ENTRIES - 1)) * 2
-    fetch[entry] = pc >> 12
+    fetch[entry] = pc & -4096
     fetch[entry + 1] = c.SCRATCH_WORDS + slot * c.SLOT_WORDS
     return True
 
