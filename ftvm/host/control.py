@@ -147,7 +147,7 @@ async def ask(path: Path, op: str, **arguments: Any) -> Answer:
             async with await trio.open_unix_socket(os.fspath(path)) as stream:
                 await stream.send_all(json.dumps({"op": op, **arguments}).encode() + b"\n")
                 line = await _read_line(stream, bytearray())
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, trio.BrokenResourceError) as error:
         raise NotProtected(f"{path}: no running process answers ({error}); is it started?") from None
     except trio.TooSlowError:
         raise NotProtected(f"{path}: no answer within {ANSWER_TIMEOUT_S:.0f} s") from None

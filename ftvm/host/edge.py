@@ -38,17 +38,25 @@ from ftvm.replication.edge import (
     StreamReset,
 )
 from ftvm.replication.messages import EdgeMessage
+from transport.background import open_background
 from transport.channel import Channel, Limits, open_channel
-from transport.errors import ChannelClosed, TransportError
+from transport.errors import CertificateProblem, ChannelClosed, PeerRefused, TransportError
 from transport.identity import Expectation
 
 DEVICE = "uart0"
 RECONNECT_S = 0.05
+REFUSED_S = 1.0
+"""Every refusal is a line in the node's log."""
+
 FLUSH_S = 0.02
 RECEIVE_SIZE = 65536
 CLIENTS_WAITING_MAX = 256
 CLIENT_BUFFER_MAX = 8 << 20
 """Bytes of answers that one client may leave unread. Then it is disconnected, and the machine goes on."""
+
+HALF_CLOSED_MAX_S = 0.5
+QUIET_S = 0.05
+"""A client that has closed its side only is heard out: it gets what the guest says until that is quiet."""
 
 SCROLLBACK_MAX = 65536
 """Plain sessions: bytes of console output that the next client gets to see first."""
@@ -57,7 +65,7 @@ _log = logs.get_logger("edge")
 
 
 class Client:
-    """One client's socket. `push` never waits; `drain` is one task's."""
+    """One client's socket. `push` never waits; `drain` is one task's. OSError if it is gone already."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         name = stream.socket.getpeername()
@@ -67,6 +75,7 @@ class Client:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._unsent = bytearray()
         self._more = trio.Event()
+        self._sent = trio.lowlevel.ParkingLot()
         self.gone = trio.Event()
 
     def push(self, data: bytes) -> None:
@@ -92,6 +101,7 @@ class Client:
         """Send what `push` had to keep, until the client is gone."""
         while not self.gone.is_set():
             if not self._unsent:
+                self._sent.unpark_all()
                 self._more = trio.Event()
                 await self._more.wait()
             try:
@@ -101,6 +111,11 @@ class Client:
                 continue
             except (OSError, trio.ClosedResourceError):
                 self.gone.set()
+
+    async def flushed(self) -> None:
+        """Until `drain` has nothing left to send."""
+        while self._unsent and not self.gone.is_set():
+            await self._sent.park()
 
     async def receive(self) -> bytes:
         """What the client sent; b"" at its end."""
@@ -144,19 +159,21 @@ class EdgeShell:
         self._discarding = False
         self._answered = trio.Event()
         self._must_break = breaks
+        self._unanswered = False
+        self._spoke = trio.lowlevel.ParkingLot()
         self.halted = trio.Event()
         self.port = 0
 
     async def run(self, task_status: trio.TaskStatus[EdgeShell] = trio.TASK_STATUS_IGNORED) -> None:
         """Until the machine is powered off, or cancelled. Raises `FtvmError` if it cannot listen."""
         address = self._config.edge.listen
+        _, context = contexts_of(self._config, "edge")
         try:
             listeners = await trio.open_tcp_listeners(address.port, host=address.host)
         except OSError as error:
             raise FtvmError(f"[edge] listen = {address}: {error.strerror or error}; choose another port") from None
         self.port = int(listeners[0].socket.getsockname()[1])
-        _, context = contexts_of(self._config, "edge")
-        async with trio.open_nursery() as nursery:
+        async with open_background() as nursery:
             for name, node in self._config.nodes.items():
                 nursery.start_soon(self._follow_node, name, node.listen, context)
             nursery.start_soon(self._flush_loop)
@@ -165,7 +182,9 @@ class EdgeShell:
                 await nursery.start(serve_control, self._config.edge.control, {"status": self._answer_status})
             task_status.started(self)
             await self.halted.wait()
-            nursery.cancel_scope.cancel()
+            if self._client is not None:
+                with trio.move_on_after(HALF_CLOSED_MAX_S):
+                    await self._client.flushed()
 
     # ---- nodes
 
@@ -190,16 +209,21 @@ class EdgeShell:
                 if str(error) != told:
                     told = str(error)
                     _log.info("node is not reachable", node=name, why=told)
+                if isinstance(error, PeerRefused | CertificateProblem):
+                    await trio.sleep(REFUSED_S)
             await trio.sleep(RECONNECT_S)
 
     async def _serve_node(self, name: str, channel: Channel) -> None:
         session = next(self._numbers)
         self._channels[session], self._nodes[session] = channel, name
+
+        def take(encoded: bytes) -> None:
+            message = decode(encoded, allowed=EDGE_MESSAGES)
+            self._perform(self._core.received(session, cast(EdgeMessage, message)))
+
         try:
             with trio.CancelScope() as self._scopes[session]:
-                while True:
-                    message = decode(await channel.receive(), allowed=EDGE_MESSAGES)
-                    self._perform(self._core.received(session, cast(EdgeMessage, message)))
+                await channel.receive_each(take)
         except (ChannelClosed, ProtocolError) as error:
             _log.info("session with node ended", node=name, why=str(error))
         finally:
@@ -257,7 +281,9 @@ class EdgeShell:
         elif self._discarding:
             return
         elif self._client is not None:
+            self._unanswered = False
             self._client.push(data)
+            self._spoke.unpark_all()
         elif not self._breaks:
             self._scrollback.append(data)
             self._scrollback_size += len(data)
@@ -291,8 +317,12 @@ class EdgeShell:
             _log.warning("too many clients wait: one turned away", waiting=self._waiting)
             await stream.aclose()
             return
+        try:
+            client = Client(stream)
+        except OSError:
+            await trio.aclose_forcefully(stream)
+            return
         self._waiting += 1
-        client = Client(stream)
         try:
             async with self._turn:
                 await self._exchange_breaks()
@@ -315,6 +345,7 @@ class EdgeShell:
 
     async def _converse(self, client: Client) -> None:
         self._client = client
+        self._unanswered = False
         self._served += 1
         for data in self._scrollback:
             client.push(data)
@@ -325,9 +356,23 @@ class EdgeShell:
             nursery.start_soon(self._wait_gone, client, nursery.cancel_scope)
             while data := await client.receive():
                 self._must_break = self._breaks
+                self._unanswered = True
                 await self._input(data)
+            await self._hear_out(client)
             nursery.cancel_scope.cancel()
         self._client = None
+
+    async def _hear_out(self, client: Client) -> None:
+        """The client has said all. It may be gone, or only have closed its side, and wait for answers."""
+        with trio.move_on_after(HALF_CLOSED_MAX_S):
+            was_answered = not self._unanswered
+            while self._unanswered:
+                await self._spoke.park()
+            while not was_answered:
+                with trio.move_on_after(QUIET_S) as quiet:
+                    await self._spoke.park()
+                was_answered = quiet.cancelled_caught
+            await client.flushed()
 
     async def _wait_gone(self, client: Client, scope: trio.CancelScope) -> None:
         await client.gone.wait()

@@ -180,19 +180,21 @@ class Links:
 
     async def _read(self, link: Link) -> str:
         """Hand over what arrives until the channel ends; returns why it ended."""
-        allowed = EDGE_MESSAGES if link.is_edge else PEER_MESSAGES
+
+        def hand_over(encoded: bytes) -> None:
+            if link.session not in self._links:
+                return
+            if link.is_edge:
+                message = decode(encoded, allowed=EDGE_MESSAGES)
+                self._user.edge_received(link.session, cast(EdgeMessage, message))
+            else:
+                message = decode(encoded, allowed=PEER_MESSAGES)
+                self._user.peer_received(link.session, cast(PeerMessage, message))
+
         try:
-            while link.session in self._links:
-                message = decode(await link.channel.receive(), allowed=allowed)
-                if link.session not in self._links:
-                    break
-                if link.is_edge:
-                    self._user.edge_received(link.session, cast(EdgeMessage, message))
-                else:
-                    self._user.peer_received(link.session, cast(PeerMessage, message))
+            await link.channel.receive_each(hand_over)
         except (ChannelClosed, ProtocolError) as error:
             return str(error)
-        return "closed"
 
     async def _beat(self, link: Link) -> None:
         def on_beat(beat: Beat) -> None:

@@ -42,6 +42,7 @@ from ftvm.replication.messages import LIFE_SIZE, Activate, Claim, EdgeMessage, K
 from ftvm.replication.node import Node
 
 NS_PER_S = 1_000_000_000
+NEVER_NS = 1 << 63
 TURNS_BEFORE_JUDGING = 3
 """Turns of the scheduler from bytes that can be read to the message in the core: socket, channel, reader."""
 
@@ -69,6 +70,7 @@ class NodeShell:
         self._outcome: Outcome | None = None
         self._engine: Engine | None = None
         self._timer_scope = trio.CancelScope()
+        self._armed_ns = NEVER_NS
         self._times = FailoverTimes()
         self._counters = Counters()
         self._digest_logged = trio.lowlevel.ParkingLot()
@@ -115,6 +117,7 @@ class NodeShell:
     async def _keep_time(self) -> None:
         while True:
             with trio.CancelScope() as self._timer_scope:
+                self._armed_ns = NEVER_NS
                 self._set_timer()
                 await trio.sleep_forever()
             # After a stall of our own what the peer said lies unread: hear it before it is judged for silence.
@@ -123,8 +126,10 @@ class NodeShell:
             self._event(lambda now: self._core.timer(now))
 
     def _set_timer(self) -> None:
+        """Only ever to an earlier time: a timer that comes too early is harmless, and most move later all the time."""
         due_ns = self._core.next_timer_ns()
-        if due_ns is not None:
+        if due_ns is not None and due_ns < self._armed_ns:
+            self._armed_ns = due_ns
             wait_ns = max(0, due_ns - time.monotonic_ns())
             self._timer_scope.deadline = trio.current_time() + wait_ns / NS_PER_S
 
