@@ -8,8 +8,9 @@ from pathlib import Path
 import trio
 
 from ftvm.cli.nodes import cancel_on_signal
-from ftvm.config import Config, load
+from ftvm.config import load
 from ftvm.host.edge import EdgeShell, run_edge
+from transport.background import open_background
 
 
 def edge(machine: Path, /) -> int:
@@ -27,17 +28,20 @@ def edge(machine: Path, /) -> int:
     show_on_stderr()
 
     async def main() -> bool:
-        async with trio.open_nursery() as nursery:
+        halted = False
+        async with open_background() as nursery:
+
+            async def serve(task_status: trio.TaskStatus[EdgeShell]) -> None:
+                nonlocal halted
+                await run_edge(config, task_status=task_status)
+                halted = True
+                nursery.cancel_scope.cancel()
+
             nursery.start_soon(cancel_on_signal, nursery.cancel_scope)
-            shell: EdgeShell = await nursery.start(_start, config)
+            shell: EdgeShell = await nursery.start(serve)
             say(f"clients are served on {config.edge.listen.host}:{shell.port}")
-            await shell.halted.wait()
-            nursery.cancel_scope.cancel()
-        return shell.halted.is_set()
+            await trio.sleep_forever()
+        return halted
 
     say("the machine was powered off" if trio.run(main) else "the edge was told to stop")
     return 0
-
-
-async def _start(config: Config, task_status: trio.TaskStatus[EdgeShell] = trio.TASK_STATUS_IGNORED) -> None:
-    await run_edge(config, task_status=task_status)

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from ftvm.cli.progress import prepared_kernel
 from ftvm.config import load
 from ftvm.errors import ExitCode
+from transport.background import open_background
 
 Node = Annotated[str, Parameter(name=["--node", "-n"], env_var="FTVM_NODE")]
 
@@ -51,22 +52,20 @@ def _run(machine: Path, node: str, role: str, *, force: bool) -> int:
     config.node(node)
     prepared_kernel()
     from ftvm.host.logs import show_on_stderr
+    from ftvm.host.node_statistics import Outcome
     from ftvm.host.run import run_node
 
     show_on_stderr()
 
-    async def main() -> tuple[ExitCode, str]:
-        outcome = (ExitCode.OK, f"node {node} was told to stop")
-        async with trio.open_nursery() as nursery:
+    async def main() -> Outcome:
+        async with open_background() as nursery:
             nursery.start_soon(cancel_on_signal, nursery.cancel_scope)
-            ended = await run_node(config, node, role, force=force)
-            outcome = (ended.code, ended.line)
-            nursery.cancel_scope.cancel()
-        return outcome
+            return await run_node(config, node, role, force=force)
+        return Outcome(ExitCode.OK, f"node {node} was told to stop")
 
-    code, line = trio.run(main)
-    print(f"ftvm: {role} {node}: {line}", file=sys.stderr)
-    return int(code)
+    outcome = trio.run(main)
+    print(f"ftvm: {role} {node}: {outcome.line}", file=sys.stderr)
+    return int(outcome.code)
 
 
 async def cancel_on_signal(scope: trio.CancelScope) -> None:
