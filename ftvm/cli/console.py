@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -38,9 +39,9 @@ async def _converse(config: Config) -> None:
         stream = await trio.open_tcp_stream(address.host, address.port)
     except OSError as error:
         raise NotProtected(f"no edge at {address} ({error}); start it with `ftvm edge`") from None
-    heard = [trio.current_time()]
+    quiet = trio.CancelScope()
     async with stream, trio.open_nursery() as nursery:
-        nursery.start_soon(_show, stream, heard, nursery.cancel_scope)
+        nursery.start_soon(_show, stream, quiet, nursery.cancel_scope)
         with Terminal() as terminal:
             while not terminal.stop_wanted and not terminal.at_end:
                 typed = await trio.to_thread.run_sync(terminal.read, READ_SIZE, TYPING_WAIT_S)
@@ -48,18 +49,16 @@ async def _converse(config: Config) -> None:
                     await stream.send_all(typed)
             # Input that ends is no wish to miss the answers to it.
             if not terminal.stop_wanted:
-                await _until_quiet(heard)
+                quiet.deadline = trio.current_time() + QUIET_S
+                with quiet:
+                    await trio.sleep_forever()
         nursery.cancel_scope.cancel()
 
 
-async def _until_quiet(heard: list[float]) -> None:
-    while (quiet_at := heard[0] + QUIET_S) > trio.current_time():
-        await trio.sleep_until(quiet_at)
-
-
-async def _show(stream: trio.SocketStream, heard: list[float], scope: trio.CancelScope) -> None:
+async def _show(stream: trio.SocketStream, quiet: trio.CancelScope, scope: trio.CancelScope) -> None:
     async for data in stream:
-        heard[0] = trio.current_time()
+        if quiet.deadline < math.inf:
+            quiet.deadline = trio.current_time() + QUIET_S
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     scope.cancel()
