@@ -119,10 +119,7 @@ def _show_kernels(results: dict[str, Any]) -> None:
 def _show_protection(results: dict[str, Any]) -> None:
     ratios = ("primary_ratio", "shadow_ratio", "primary_cpu_ratio", "shadow_cpu_ratio")
     keys = ("unprotected", "primary", "shadow", *ratios, "log_bytes_per_1000")
-    rows = [
-        [name, *(figures[key]["median"] for key in keys)]
-        for name, figures in results.items()
-    ]
+    rows = [[name, *(figures[key]["median"] for key in keys)] for name, figures in results.items()]
     headings = ("kernel", "alone", "primary", "shadow", "ratio", "ratio", "by CPU s", "by CPU s", "log B / 1,000")
     print_table("protected beside two unprotected machines, million ticks a second, medians", headings, rows)
 
