@@ -18,7 +18,7 @@ DATA = BASE + 0x1000
 VECTOR = BASE + 0x800
 
 
-def hart_with(build: Callable[[Assembler], None], **registers: int) -> ReferenceHart:
+def hart_with(build: Callable[[Assembler], object], **registers: int) -> ReferenceHart:
     """A hart in M mode before the code that `build` writes; `x5=1` sets a register, `mtvec` points to VECTOR."""
     asm = Assembler(BASE)
     build(asm)
@@ -30,7 +30,7 @@ def hart_with(build: Callable[[Assembler], None], **registers: int) -> Reference
     return hart
 
 
-def after(build: Callable[[Assembler], None], steps: int = 1, **registers: int) -> ReferenceHart:
+def after(build: Callable[[Assembler], object], steps: int = 1, **registers: int) -> ReferenceHart:
     hart = hart_with(build, **registers)
     for _ in range(steps):
         hart.step()
@@ -179,7 +179,7 @@ def test_amo_gives_the_old_value_sign_extended_and_compares_as_its_name_says() -
         (lambda asm: asm("csrrs", rd=1, csr=0x7C0), 2, 0x7C00_20F3),
     ],
 )
-def test_exceptions(build: Callable[[Assembler], None], cause: int, tval: int) -> None:
+def test_exceptions(build: Callable[[Assembler], object], cause: int, tval: int) -> None:
     hart = after(build, x1=DATA + 1)
     values = hart.csr.values
     assert (values["mcause"], values["mtval"], values["mepc"], hart.pc) == (cause, tval, BASE, VECTOR)
