@@ -119,7 +119,7 @@ async def _kill(
         await stage.wait_exit(victim)
         stop.set()
     audit = await loader.audit()
-    times = _times(status["failover_ns"], loader.ledger.answered_ns, killed_ns)
+    times = times_of(status["failover_ns"], loader.ledger.answered_ns, killed_ns)
     return Kill(
         kind=kind,
         survivor=survivor,
@@ -145,7 +145,7 @@ async def _wake(stage: Stage, zombie: str, old_life: str) -> None:
     raise FtvmError(f"{zombie} keeps its old life after SIGCONT: {stage.said(zombie)[-400:]}")
 
 
-def _times(steps: dict[str, int], answered_ns: list[int], killed_ns: int) -> dict[str, Any]:
+def times_of(steps: dict[str, int], answered_ns: list[int], killed_ns: int) -> dict[str, Any]:
     """The steps of one failover in ms, from the survivor's own times and the client's."""
     live_ns = steps["live_ns"]
     if live_ns <= killed_ns:
