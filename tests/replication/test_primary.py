@@ -243,3 +243,19 @@ def test_boot_is_refused_beside_another_machine_and_granted_after_its_power_off(
 def test_operator_power_off_reaches_the_engine() -> None:
     assert only(solo().ask_power_off(5), fx.InjectControl) == fx.InjectControl(Action.POWER_OFF)
     assert in_sync().ask_power_off(5) == []
+
+
+def test_a_late_activation_releases_only_what_the_members_hold() -> None:
+    """The answer may be so late that a member who stays by the record has gone on alone: the gate does not care."""
+    node = protected()
+    joined(node, SECOND, OTHER)
+    say(node, b"held", 1)
+    node.received(SHADOW, m.Ack(1, PEER, 1, 0, 1), 11)
+    node.session_lost(SECOND, 12)
+    node.arbiter_answered(m.Granted(2, ME), 13)
+    say(node, b" unheld", 2)
+    node.arbiter_answered(m.Activated(2, ME), 900)
+    assert outputs(node.edge_received(EDGE, m.Attach(2, {}, {}), 901)) == b"held"
+    effects = node.session_lost(SHADOW, 902)
+    assert claim_in(effects).want == 3
+    assert outputs(effects) == b""

@@ -76,8 +76,14 @@ class Observer:
             return
         host.seen_live = generation
         self.went_live += 1
-        record = self._cluster.arbiter.ledger.record(generation)
+        ledger = self._cluster.arbiter.ledger
+        record = ledger.record(generation)
         self._demand(record is not None and record.life == host.life, "live without a grant")
+        if record is not None and record.keep and generation < ledger.current:
+            # The answer to its activation was late, and a member it had named has gone on without it: it is a
+            # zombie, whose gate waits for acknowledgements that will not come. What it releases is checked above.
+            return
+        self._demand(generation == ledger.current, f"{host.name} went live in a superseded generation")
         self._demand(guest.said.startswith(self.released), f"{host.name} went live without what was released")
         self._demand(len(guest.heard) >= self.acked, f"{host.name} went live without an acknowledged input")
 

@@ -49,6 +49,7 @@ class Host(Process):
         random = cluster.clock.random
         self._config = ReplicationConfig(name, peers, (DEVICE,), **cluster.bounds)
         self._skew_ns = random.getrandbits(40)
+        self._rate_ppm = random.choice((998_000, 1_000_000, 1_002_000))
         self._timer_ns = 0
         self._report_ns = 0
         self.slowness_ns = int(random.choice((1, 1, 1, 5, 30)) * MS)
@@ -103,7 +104,8 @@ class Host(Process):
         self.paused = True
 
     def now(self) -> int:
-        return self.cluster.clock.now_ns + self._skew_ns
+        """This host's own clock: it began at some time, and drifts."""
+        return self.cluster.clock.now_ns * self._rate_ppm // 1_000_000 + self._skew_ns
 
     # ---- events in
 
@@ -137,7 +139,8 @@ class Host(Process):
         due = self.node.next_timer_ns()
         if due is not None and due < self._timer_ns:
             self._timer_ns = due
-            self.cluster.clock.at(due - self._skew_ns, self.deliver, self.incarnation, self._timer)
+            at_ns = (due - self._skew_ns) * 1_000_000 // self._rate_ppm + 1
+            self.cluster.clock.at(at_ns, self.deliver, self.incarnation, self._timer)
 
     # ---- the engine's owner
 
