@@ -83,7 +83,10 @@ async def run_node(
     contexts = contexts_of(config, name)
     image = read_image(config)
     board = BoardConfig(ram_mib=config.machine.ram_mib)
-    shell = NodeShell(config, name, open_arbiter(config), board, image)
+    try:
+        shell = NodeShell(config, name, open_arbiter(config), board, image)
+    except ImageError as error:
+        raise ImageError(f"{config.machine.image}: {error}") from None
     outcome: Outcome | None = None
     failure: FtvmError | None = None
     try:
