@@ -1,6 +1,6 @@
 """Runs programs on several interpreters and reports what differs, with the seed and a short program that shows it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -63,7 +63,7 @@ def _fails_alike(differ: Callable[[Program], tuple[str, ...]], found: tuple[str,
     return bool(lines) and lines[0].startswith("oracle") == found[0].startswith("oracle")
 
 
-def compare(oracle: Oracle, engines: dict[str, Engine], seed: int, length: int) -> Mismatch | None:
+def compare(oracle: Oracle, engines: Mapping[str, Engine], seed: int, length: int) -> Mismatch | None:
     """One program on all; the first engine that differs, with its program made small."""
     program = generate(seed, length)
     for name, engine in engines.items():
@@ -76,7 +76,7 @@ def compare(oracle: Oracle, engines: dict[str, Engine], seed: int, length: int) 
 
 
 def campaign(
-    oracle: Oracle, engines: dict[str, Engine], seeds: range, length: int = 200
+    oracle: Oracle, engines: Mapping[str, Engine], seeds: range, length: int = 200
 ) -> Iterator[tuple[int, Mismatch | None]]:
     """(seed, mismatch or None) for each seed in turn."""
     for seed in seeds:
