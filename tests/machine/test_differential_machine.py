@@ -120,7 +120,6 @@ def test_loads_across_the_end_of_rom(name: str, back: int) -> None:
     assert_access_agrees(name, ROM_BASE + 0x1000, back)
 
 
-@pytest.mark.xfail(reason="the kernel's mtval names the byte after ROM, though the first byte is the one that faults")
 @pytest.mark.parametrize(("name", "size"), [("sh", 2), ("sw", 4), ("sd", 8)])
 def test_stores_across_the_end_of_rom_fault_at_their_first_byte(name: str, size: int) -> None:
     assert_access_agrees(name, ROM_BASE + 0x1000, size - 1)

@@ -144,10 +144,10 @@ def store(ctl: Words, state: Words, op: int, address: int, value: int) -> int:
         outcome = _write_memory(ctl, state, offset, size, value)
         fill_data_tlb(ctl, address, offset)
         return outcome
-    if offset < -1:
+    if offset < -1 and memory_offset(ctl, address) < ctl[c.RAM_BYTES]:
         return _fault(ctl, s.CAUSE_STORE_ACCESS, address - 1 - offset)
     ok = 0
-    if offset < 0 and address & (size - 1) == 0:
+    if offset == -1 and address & (size - 1) == 0:
         ok = bus_write(state, as_words(ctl[c.OUTPUTS_POINTER]), address, size, value)
     ctl[c.COUNT_MMIO] += 1
     if ok == 0:
