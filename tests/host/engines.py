@@ -1,0 +1,126 @@
+"""Engines with real machines and no processes: what one reports is kept in order, and may be fed to another."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from ftvm.guests import with_rounds
+from ftvm.host.engine import (
+    Diverged,
+    Engine,
+    EngineConfig,
+    Executed,
+    Failed,
+    Followed,
+    Halted,
+    Report,
+    SnapshotTaken,
+    WentLive,
+)
+from ftvm.host.pacing import Pacer
+from ftvm.log.entry import Digest, Entry
+from ftvm.machine.board import BoardConfig
+from ftvm.machine.machine import Machine, Output
+from tests.host.pair import image
+
+WAIT_S = 20.0
+RAM_MIB = 16
+COMPUTE = ("sieve",)
+CONFIG = EngineConfig(slice_ns=2_000_000, digest_interval_ns=5_000_000)
+
+
+def new_machine(guest: str) -> Machine:
+    """Compute guests run for ever."""
+    elf = image(guest)
+    return Machine(BoardConfig(ram_mib=RAM_MIB), with_rounds(elf, 0) if guest in COMPUTE else elf)
+
+
+class Rig:
+    """An engine, all that it has reported, and the log positions it is at."""
+
+    def __init__(self, machine: Machine, pos: int = 0, config: EngineConfig = CONFIG) -> None:
+        self.machine = machine
+        self.pos = pos
+        self.entries: list[Entry] = []
+        self.outputs: list[Output] = []
+        self.reports: list[Report] = []
+        self._news = threading.Condition()
+        self.engine = Engine(machine, pos, Pacer(machine.mtime, time.monotonic_ns()), config, self._notify)
+        self.on_executed: Callable[[Executed], None] = lambda report: None
+        self.engine.start()
+
+    def _notify(self) -> None:
+        with self._news:
+            self._news.notify_all()
+
+    def collect(self) -> None:
+        for report in self.engine.take_reports():
+            self.reports.append(report)
+            if isinstance(report, Executed):
+                self.entries.extend(report.entries)
+                self.on_executed(report)
+            if isinstance(report, Executed | Followed):
+                self.outputs.extend(report.outputs)
+
+    def wait(self, accept: Callable[[], bool], what: str, *, or_end: bool = True) -> None:
+        """Collect reports until `accept()`."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            self.collect()
+            if accept():
+                return
+            ended = [one for one in self.reports if isinstance(one, Diverged | Failed)]
+            assert not (ended and or_end), ended
+            left = deadline - time.monotonic()
+            assert left > 0, f"not within {WAIT_S:g} s: {what}; last: {str(self.reports[-3:])[:500]}"
+            with self._news:
+                self._news.wait(min(left, 0.005))
+
+    def wait_for(self, kind: type[Report], *, count: int = 1) -> Report:
+        def found() -> list[Report]:
+            return [one for one in self.reports if isinstance(one, kind)]
+
+        self.wait(lambda: len(found()) >= count, f"{count} {kind.__name__}", or_end=kind not in (Diverged, Failed))
+        return found()[count - 1]
+
+    def wait_said(self, size: int) -> None:
+        self.wait(lambda: len(self.said()) >= size, f"{size} bytes of output")
+
+    def said(self) -> bytes:
+        return b"".join(output.data for output in self.outputs)
+
+    def go_live(self) -> None:
+        self.engine.go_live()
+        self.engine.throttle(False)
+        self.wait_for(WentLive)
+
+    def snapshot(self) -> tuple[int, bytes]:
+        """(log position, state) of a live engine."""
+        before = sum(isinstance(one, SnapshotTaken) for one in self.reports)
+        self.engine.snapshot()
+        taken = self.wait_for(SnapshotTaken, count=before + 1)
+        assert isinstance(taken, SnapshotTaken)
+        index = self.reports.index(taken)
+        earlier = [one for one in self.reports[:index] if isinstance(one, Executed)]
+        return self.pos + sum(len(one.entries) for one in earlier), taken.state
+
+    def feed(self, entries: list[Entry]) -> None:
+        self.engine.feed(tuple(entries), time.monotonic_ns())
+
+    def wait_followed(self, pos: int) -> None:
+        self.wait(lambda: any(isinstance(one, Followed) and one.pos >= pos for one in self.reports), f"position {pos}")
+
+    def stop(self) -> None:
+        """Ends the thread; afterwards the machine may be looked at."""
+        self.engine.stop()
+        assert self.engine.join(WAIT_S)
+        self.collect()
+
+    def digests(self) -> list[Digest]:
+        return [entry for entry in self.entries if isinstance(entry, Digest)]
+
+
+def halted(rig: Rig) -> Halted:
+    report = rig.wait_for(Halted)
+    assert isinstance(report, Halted)
+    return report
