@@ -27,16 +27,21 @@ def run(seed: int, name: str, point: int) -> tuple[Result, int]:
     return result, hosts[0].carried_out
 
 
+def changes(result: Result) -> bool:
+    """Whether anybody but the first primary, or it without a member, went on."""
+    return bool({"granted promote", "granted solo", "granted reconfigure"} & dict(result.counts).keys())
+
+
 @pytest.mark.parametrize("name", ["a", "b"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_survivor_extends_what_was_released(seed: int, name: str) -> None:
     calm, effects = run(seed, name, 0)
     assert not calm.failure
-    assert calm.generations == 1
-    assert effects > 100
+    assert not changes(calm)
+    assert effects > 80
     claimed = 0
     for point in range(1, effects):
         result, _ = run(seed, name, point)
         assert not result.failure, f"{name} after {point} effects: {result.failure}"
-        claimed += result.generations > 1
+        claimed += changes(result)
     assert claimed > effects // 2

@@ -22,7 +22,7 @@ class Cluster:
         self.tracing = tracer is not None
         self.counts: dict[str, int] = {}
         self.digests = random.random() < 0.5
-        self.bounds: dict[str, int] = {"off_wait_ns": 6000 * MS}
+        self.bounds = {"off_wait_ns": 6000 * MS, "void_delay_ns": random.choice((150, 600, 2000)) * MS}
         if random.random() < 0.3:
             self.bounds |= {"lag_ticks_max": 400, "unacked_bytes_max": 1500, "retained_bytes_max": 600}
         self.network = Network(self.clock, random.choice((300_000, 2 * MS, 8 * MS)), encoded=seed % 8 == 1)

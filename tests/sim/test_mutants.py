@@ -130,14 +130,14 @@ def base_follows_the_arbiter(patch: Patch) -> None:
     patch.setattr(Node, "_refused", refused)
 
 
-def activation_is_skipped(patch: Patch) -> None:
+def activation_is_not_waited_for(patch: Patch) -> None:
     original = Node._ask
 
     def ask(self: Any, request: Any) -> None:
+        original(self, request)
         if isinstance(request, arbitration.Activate):
+            self._claimant.drop()
             self._activated(request.gen)
-        else:
-            original(self, request)
 
     patch.setattr(Node, "_ask", ask)
 
@@ -264,7 +264,7 @@ MUTANTS = [
     arbiter_grants_everything,
     arbiter_voids_activated_generations,
     base_follows_the_arbiter,
-    activation_is_skipped,
+    activation_is_not_waited_for,
     goes_live_before_the_horizon,
     trims_what_was_released,
     snapshot_forgets_retained_outputs,
