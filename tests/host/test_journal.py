@@ -1,0 +1,150 @@
+"""The journal holds what was committed and nothing else; a disk that fails ends it, and only it."""
+
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ftvm.host.journal import KEPT_LOGS_MAX, Journal
+from ftvm.host.welcome import MachineIdentity
+from ftvm.log.entry import Entry, Horizon
+from ftvm.log.file import LogReader
+
+MACHINE = MachineIdentity(b"c" * 16, b"i" * 16)
+STATE = b"the state at the start"
+
+
+def entries_of(path: Path) -> list[Entry]:
+    with LogReader(path) as reader:
+        entries = list(reader.entries())
+        assert reader.torn is None
+        return entries
+
+
+def horizons(first: int, count: int) -> tuple[Entry, ...]:
+    return tuple(Horizon(tick) for tick in range(first, first + count))
+
+
+def test_what_is_not_committed_is_not_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "a.ftlog"
+    journal = Journal(path)
+    journal.start(MACHINE, 100, STATE)
+    journal.append(horizons(1, 3))
+    assert entries_of(path) == []
+    journal.commit(102)  # in the middle of what was reported together: it stays together
+    assert entries_of(path) == []
+    journal.append(horizons(4, 2))
+    journal.commit(103)
+    assert entries_of(path) == list(horizons(1, 3))
+    journal.commit(105)
+    assert entries_of(path) == list(horizons(1, 5))
+    journal.append(horizons(6, 4))
+    journal.close()
+    assert entries_of(path) == list(horizons(1, 5))
+
+
+def test_the_log_starts_with_the_state_and_its_position(tmp_path: Path) -> None:
+    path = tmp_path / "a.ftlog"
+    journal = Journal(path)
+    journal.start(MACHINE, 7, STATE)
+    journal.append(horizons(1, 1))
+    journal.commit(8)
+    assert journal.encoded_bytes > 0
+    journal.close()
+    with LogReader(path) as reader:
+        assert reader.snapshot() == STATE
+        assert next(iter(reader.batches())).position == 7
+        assert (reader.header.config_hash, reader.header.image_hash) == (MACHINE.config_hash, MACHINE.image_hash)
+
+
+def test_an_earlier_log_is_set_aside_and_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "a.ftlog"
+    journal = Journal(path)
+    for count in (1, 2, 3):
+        journal.start(MACHINE, 0, STATE)
+        journal.append(horizons(1, count))
+        journal.commit(count)
+    journal.close()
+    assert [len(entries_of(tmp_path / name)) for name in ("a.ftlog.1", "a.ftlog.2", "a.ftlog")] == [1, 2, 3]
+
+
+def test_too_many_earlier_logs_end_the_journal_with_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.ftlog"
+    for name in ("a.ftlog", *(f"a.ftlog.{number}" for number in range(1, KEPT_LOGS_MAX + 1))):
+        (tmp_path / name).touch()
+    journal = Journal(path)
+    journal.start(MACHINE, 0, STATE)
+    assert "move them away" in journal.trouble
+    journal.append(horizons(1, 1))
+    journal.commit(1)
+    assert path.stat().st_size == 0
+
+
+def test_no_path_no_file(tmp_path: Path) -> None:
+    journal = Journal(None)
+    journal.start(MACHINE, 0, STATE)
+    journal.append(horizons(1, 1))
+    journal.commit(1)
+    assert (journal.trouble, journal.path_text, journal.encoded_bytes) == ("", "", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """As on a full disk: writing beyond `size` bytes of any file fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def assert_ends_in_order(path: Path) -> None:
+    """Writes until the journal gives up; what it wrote before is whole, and its file is closed."""
+    journal = Journal(path)
+    journal.start(MACHINE, 0, STATE)
+    open_files = len(os.listdir("/proc/self/fd"))
+    tick = 1
+    while not journal.trouble:
+        assert tick < 1_000_000
+        journal.append(horizons(tick, 100))
+        journal.commit(tick + 99)
+        tick += 100
+    assert "cannot be written" in journal.trouble
+    assert len(os.listdir("/proc/self/fd")) == open_files - 1
+    journal.append(horizons(tick, 1))
+    journal.commit(tick)
+    journal.close()
+    written = entries_of(path)
+    assert written == list(horizons(1, len(written)))
+    assert written
+
+
+def test_a_write_that_fails_ends_the_journal_and_not_the_node(tmp_path: Path) -> None:
+    with files_end_at(16_384):
+        assert_ends_in_order(tmp_path / "a.ftlog")
+
+
+def test_a_full_disk_ends_the_journal_and_not_the_node(tmp_path: Path) -> None:
+    if os.geteuid() != 0 and "CI" not in os.environ:
+        pytest.skip("only root may mount a small file system")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(tmp_path)], check=True)
+    try:
+        assert_ends_in_order(tmp_path / "a.ftlog")
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_folder_that_cannot_be_made_is_trouble_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    journal = Journal(tmp_path / "file" / "a.ftlog")
+    journal.start(MACHINE, 0, STATE)
+    assert journal.trouble
