@@ -57,6 +57,17 @@ async def closing(stage: Stage) -> AsyncIterator[Stage]:
 
 
 @asynccontextmanager
+async def open_alone(folder: Path, guest: str = "kv", **options: Any) -> AsyncIterator[Stage]:
+    """Only alpha and the edge: a live machine without a shadow."""
+    async with closing(make(folder, guest, **options)) as stage:
+        stage.start_node("alpha", "primary")
+        stage.start("edge", "edge", str(stage.toml))
+        await stage.wait_live("alpha")
+        await stage.wait_status("edge", lambda status: status["generation"] > 0, "a live machine")
+        yield stage
+
+
+@asynccontextmanager
 async def loaded(stage: Stage) -> AsyncIterator[Loader]:
     """A client under load for as long as the block lasts; afterwards its books are compared."""
     async with open_resp(LOOPBACK, stage.port) as client:

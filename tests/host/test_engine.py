@@ -9,6 +9,7 @@ import pytest
 from ftvm.errors import FtvmError, LogError
 from ftvm.host.engine import PENDING_INPUT_MAX, Diverged, EngineConfig, Executed, Failed, Quiesced, WentLive
 from ftvm.log.entry import Action, Clock, Control, Digest, Entry, Horizon, Input
+from ftvm.machine.hart.control import DIRTY_ALL
 from ftvm.machine.machine import Machine
 from tests.host.engines import Rig, halted, new_machine
 
@@ -278,7 +279,7 @@ def test_one_flipped_bit_of_ram_is_found_at_the_next_digest() -> None:
     entries = a_run()
     machine = new_machine("echo")
     machine._memory.bytes[-1000] ^= 1
-    machine._memory.flags[:] |= 0xFF
+    machine._memory.flags[:] |= DIRTY_ALL
     follower = Rig(machine)
     follower.feed(entries)
     follower.wait_for(Diverged)
