@@ -114,12 +114,24 @@ class Channel:
 
     def send_nowait(self, message: bytes) -> None:
         """Like `send`; raises trio.WouldBlock when the queue is full."""
+        self.queue_nowait(message)
+        self._flush()
+
+    def queue_nowait(self, message: bytes) -> None:
+        """Accept a message that goes out with the next `flush` at the latest: several then share one write.
+
+        Raises ChannelClosed, or trio.WouldBlock when the queue is full.
+        """
         if self._closed is not None:
             raise self._closed_error()
         if not self._session.has_room():
             raise trio.WouldBlock
         self._session.queue(message)
-        self._flush()
+
+    def flush(self) -> None:
+        """Put on the path what was queued. Never waits, and never fails: a lost path shows at the next call."""
+        if self._closed is None:
+            self._flush()
 
     async def receive(self) -> bytes:
         """The next message. After the last one, raises ChannelClosed. Cancellation loses nothing."""

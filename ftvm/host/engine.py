@@ -10,6 +10,9 @@ A *live* engine makes the log: it samples the clock at the end of every slice an
 inputs where the hart happens to stand, and ends each turn with an entry at the tick it reached, so that every
 output has an entry that explains it. A *following* engine consumes the log and never looks at the clock.
 
+Short work is done on the caller's thread (`kick`): to hand a request over and its answer back costs more than the
+request itself. Whoever holds `_owner` owns the machine; the caller takes it only when the engine's thread is at rest.
+
 Where a slice ends depends on timing, and may: it is logged. Nothing else that depends on timing reaches the guest.
 """
 
@@ -23,8 +26,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ftvm.errors import FtvmError
+from ftvm.host.reports import (
+    Diverged,
+    Executed,
+    Failed,
+    Followed,
+    Halted,
+    Quiesced,
+    Report,
+    SnapshotTaken,
+    WentLive,
+)
 from ftvm.log.entry import INPUT_SIZE_MAX, Action, Clock, Control, Digest, Entry, Horizon, Input
-from ftvm.machine.machine import Halt, Machine, Output, StopReason
+from ftvm.machine.machine import Machine, StopReason
 
 if TYPE_CHECKING:
     from ftvm.host.pacing import Pacer
@@ -35,6 +49,10 @@ IDLE_WAIT_MAX_S = 3600.0
 
 SLICE_TICKS_MIN = 20_000
 SLICE_TICKS_FOLLOW_MAX = 50_000_000
+LENT_TICKS = 30_000
+"""How far a guest may run on the caller's thread: some 50 us, in which the node hears nothing."""
+
+LENT_ENTRIES_MAX = 256
 PENDING_INPUT_MAX = 1 << 20
 """Bytes of input that wait for room in the guest's device. The edge's window is far smaller."""
 
@@ -45,65 +63,6 @@ class EngineConfig:
 
     slice_ns: int = 8_000_000
     digest_interval_ns: int = 500_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Executed:
-    """Live: these entries were applied, and these outputs made, up to `tick`. In log order."""
-
-    tick: int
-    entries: tuple[Entry, ...]
-    outputs: tuple[Output, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """Following: entries below `pos` are applied, the machine stands at `tick`, and said this since the last report."""
-
-    pos: int
-    tick: int
-    outputs: tuple[Output, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotTaken:
-    """The whole machine, after exactly what was reported before."""
-
-    state: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Quiesced:
-    """Everything executed was reported, and no slice starts until `throttle(False)`."""
-
-
-@dataclass(frozen=True, slots=True)
-class WentLive:
-    tick: int
-
-
-@dataclass(frozen=True, slots=True)
-class Halted:
-    tick: int
-    halt: Halt
-
-
-@dataclass(frozen=True, slots=True)
-class Diverged:
-    """Replicas differ at `tick`. `why` says what was seen."""
-
-    tick: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The engine cannot go on (disk full, broken log, our own bug): the node must leave."""
-
-    error: BaseException
-
-
-Report = Executed | Followed | SnapshotTaken | Quiesced | WentLive | Halted | Diverged | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +99,8 @@ class Engine:
         self._commands: deque[Callable[[], None]] = deque()
         self._reports: deque[Report] = deque()
         self._bell = threading.Event()
+        self._owner = threading.Lock()
+        self._lent = False
         self._stopping = False
         self._throttled = True
         self._idle = False
@@ -176,14 +137,14 @@ class Engine:
         return not self._thread.is_alive()
 
     def inject(self, device: str, offset: int, data: bytes, is_break: bool) -> None:
-        """Offer input at stream `offset`. What the device has already taken is dropped here."""
-        self._command(lambda: self._enqueue(Input(0, device, offset, data, is_break)))
+        """Offer input at stream `offset`. What the device has already taken is dropped here. `kick` afterwards."""
+        self._commands.append(lambda: self._enqueue(Input(0, device, offset, data, is_break)))
 
     def control(self, action: Action) -> None:
         self._command(lambda: self._execute_control(action))
 
     def feed(self, entries: tuple[Entry, ...], received_ns: int) -> None:
-        """Following: more of the log. `received_ns` anchors the guest's clock should we go live."""
+        """Following: more of the log. `received_ns` anchors the guest's clock should we go live. `kick` afterwards."""
 
         def command() -> None:
             for entry in entries:
@@ -191,7 +152,22 @@ class Engine:
                     self._last_sample = (entry.mtime, received_ns)
             self._backlog.extend(entries)
 
-        self._command(command)
+        self._commands.append(command)
+
+    def kick(self) -> bool:
+        """Have what was injected or fed seen to; True if there are reports to take.
+
+        If the engine's thread is at rest and the work is short, it is done before this returns.
+        """
+        if self._commands and not self._bell.is_set():
+            if self._owner.acquire(blocking=False):
+                try:
+                    self._lend()
+                finally:
+                    self._owner.release()
+            else:
+                self._ring()
+        return bool(self._reports)
 
     def go_live(self) -> None:
         """After all that was fed before this call: stop following and start to make the log."""
@@ -233,34 +209,59 @@ class Engine:
             backlog_entries=len(self._backlog),
         )
 
-    # Everything below runs on the engine's thread.
-
     def _command(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
+        self._ring()
+
+    def _ring(self) -> None:
         self._machine.raise_attention()
         self._bell.set()
 
-    def _report(self, report: Report) -> None:
-        self._reports.append(report)
-        self._notify()
+    # Everything below is for who holds `_owner`: the engine's thread, or a caller that lends its own.
 
     def _run(self) -> None:
-        try:
-            while not self._stopping:
-                self._drain_commands()
-                if self._stopping:
-                    break
-                wait_s = self._turn_live() if self._live else self._turn_follow()
-                if wait_s > 0:
-                    self._bell.wait(wait_s)
-        except BaseException as error:  # whatever it is, the node must hear of it: a dead thread says nothing
-            self._report(Failed(error))
+        while not self._stopping:
+            with self._owner:
+                self._bell.clear()
+                wait_s = self._go(None)
+            if wait_s > 0:
+                self._bell.wait(wait_s)
 
-    def _drain_commands(self) -> None:
-        self._bell.clear()
-        self._machine.clear_attention()
-        while self._commands:
-            self._commands.popleft()()
+    def _lend(self) -> None:
+        self._lent = True
+        wait_s = self._go(LENT_TICKS)
+        self._lent = False
+        if wait_s < IDLE_WAIT_MAX_S:
+            self._bell.set()  # there is more to do, or a timer to wait for
+
+    def _go(self, ticks_max: int | None) -> float:
+        """See to the commands, then run for a slice, of at most `ticks_max`. Returns how long to sleep, in seconds."""
+        try:
+            self._machine.clear_attention()
+            while self._commands:
+                self._commands.popleft()()
+            if self._stopping:
+                return 0.0
+            if self._live:
+                return self._turn_live(ticks_max)
+            if ticks_max is not None and not self._is_short():
+                return 0.0
+            return self._turn_follow()
+        except BaseException as error:  # whatever it is, the node must hear of it: a dead thread says nothing
+            self._stopping = True
+            self._report(Failed(error))
+            return 0.0
+
+    def _is_short(self) -> bool:
+        backlog = self._backlog
+        return len(backlog) <= LENT_ENTRIES_MAX and (
+            not backlog or backlog[-1].tick - self._machine.tick <= LENT_TICKS
+        )
+
+    def _report(self, report: Report) -> None:
+        self._reports.append(report)
+        if not self._lent:
+            self._notify()
 
     def _timed_run(self, until: int) -> StopReason:
         started_ns, tick = time.monotonic_ns(), self._machine.tick
@@ -280,7 +281,7 @@ class Engine:
 
     # Live
 
-    def _turn_live(self) -> float:
+    def _turn_live(self, ticks_max: int | None) -> float:
         """One slice. Returns how long the engine may sleep before the next one, in seconds."""
         machine = self._machine
         if machine.halt is not None:
@@ -291,22 +292,30 @@ class Engine:
         entries: list[Entry] = []
         now_ns = time.monotonic_ns()
         if self._idle:
-            deadline = machine.deadline()
-            due_ns = None if deadline is None else self._pacer.wake_ns(deadline)
-            if not self._has_deliverable_input() and (due_ns is None or now_ns < due_ns):
-                return IDLE_WAIT_MAX_S if due_ns is None else min((due_ns - now_ns) / NS_PER_S, IDLE_WAIT_MAX_S)
+            wait_s = self._idle_wait_s(now_ns)
+            if wait_s > 0:
+                return wait_s
             self._idle, self._sample_due = False, True
         if self._sample_due:
             self._sample(entries, now_ns)
             self._sample_due = False
         self._deliver_inputs(entries)
-        slice_ticks = max(SLICE_TICKS_MIN, self._pacer.ticks_in(self._config.slice_ns))
+        slice_ticks = ticks_max or max(SLICE_TICKS_MIN, self._pacer.ticks_in(self._config.slice_ns))
         reason = self._timed_run(machine.tick + slice_ticks)
         self._idle = reason is StopReason.IDLE
         self._end_turn(entries, sample=reason in (StopReason.LIMIT, StopReason.ATTENTION, StopReason.HALTED))
         if reason is StopReason.HALTED:
             self._report_halt()
-        return 0.0
+        return self._idle_wait_s(time.monotonic_ns()) if self._idle else 0.0
+
+    def _idle_wait_s(self, now_ns: int) -> float:
+        """In WFI: how long until there is something to wake the hart for."""
+        if self._has_deliverable_input():
+            return 0.0
+        deadline = self._machine.deadline()
+        if deadline is None:
+            return IDLE_WAIT_MAX_S
+        return min(max(0, self._pacer.wake_ns(deadline) - now_ns) / NS_PER_S, IDLE_WAIT_MAX_S)
 
     def _end_turn(self, entries: list[Entry], *, sample: bool) -> None:
         machine = self._machine

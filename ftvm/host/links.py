@@ -87,6 +87,7 @@ class Links:
         self._nursery = nursery
         self._numbers = itertools.count(1)
         self._links: dict[int, Link] = {}
+        self._unflushed: set[int] = set()
 
     async def listen(self, address: Address, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve peers, probes and edges until cancelled. `task_status` gets the port."""
@@ -216,17 +217,28 @@ class Links:
             )
 
     def send(self, session: int, message: Message) -> bool:
-        """Queue a message. False if the session is over, or its peer does not read: then it is over now."""
+        """Queue a message, to go out with the next `flush`. False if the session is over.
+
+        It is over now if the peer does not read.
+        """
         link = self._links.get(session)
         if link is None:
             return False
         try:
-            link.channel.send_nowait(encode(message))
+            link.channel.queue_nowait(encode(message))
         except (trio.WouldBlock, ChannelClosed):
             self._links.pop(session)
             link.scope.cancel()
             return False
+        self._unflushed.add(session)
         return True
+
+    def flush(self) -> None:
+        """Put on the wire what was sent since the last call, one write a channel."""
+        while self._unflushed:
+            link = self._links.get(self._unflushed.pop())
+            if link is not None:
+                link.channel.flush()
 
     def close(self, session: int, reason: str) -> None:
         """End a session that is not wanted any more; no `link_lost` will follow."""

@@ -23,8 +23,7 @@ import trio
 
 from ftvm.config import Config
 from ftvm.errors import ArbiterError, ExitCode, FtvmError, NotProtected, PeerRefused, SnapshotError
-from ftvm.host import engine as reports
-from ftvm.host import logs, settings
+from ftvm.host import logs, reports, settings
 from ftvm.host.control import Answer, Handler
 from ftvm.host.engine import Engine
 from ftvm.host.journal import Journal
@@ -144,13 +143,22 @@ class NodeShell:
         self._performing = True
         try:
             while self._events and self._outcome is None:
-                for effect in self._events.popleft()():
-                    self._perform(effect)
+                self._perform_events()
+                # What is to be sent goes out before the guest runs: the answer of a peer is waited for longest.
+                self._links.flush()
+                self._journal.commit(self._core.committed)
+                if self._engine is not None and self._engine.kick():
+                    self._collect()
         finally:
             self._performing = False
         self._moved.unpark_all()
         if self._outcome is None:
             self._set_timer()
+
+    def _perform_events(self) -> None:
+        while self._events and self._outcome is None:
+            for effect in self._events.popleft()():
+                self._perform(effect)
 
     def _perform(self, effect: effects.Effect) -> None:
         engine = self._engine
@@ -304,7 +312,6 @@ class NodeShell:
                 self._count(entries)
                 self._journal.append(entries)
                 self._event(lambda now: self._core.executed(tick, entries, outputs, now))
-                self._journal.commit(self._core.committed)
             case reports.Followed(pos, tick, outputs):
                 self._event(lambda now: self._core.applied(pos, tick, outputs, now))
             case reports.SnapshotTaken(state):
@@ -354,7 +361,6 @@ class NodeShell:
 
     def peer_received(self, session: int, message: PeerMessage) -> None:
         self._event(lambda now: self._core.received(session, message, now))
-        self._journal.commit(self._core.committed)
 
     def edge_received(self, session: int, message: EdgeMessage) -> None:
         self._event(lambda now: self._core.edge_received(session, message, now))

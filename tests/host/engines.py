@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 
 from ftvm.guests import with_rounds
-from ftvm.host.engine import (
+from ftvm.host.engine import Engine, EngineConfig
+from ftvm.host.pacing import Pacer
+from ftvm.host.reports import (
     Diverged,
-    Engine,
-    EngineConfig,
     Executed,
     Failed,
     Followed,
@@ -17,7 +17,6 @@ from ftvm.host.engine import (
     SnapshotTaken,
     WentLive,
 )
-from ftvm.host.pacing import Pacer
 from ftvm.log.entry import Digest, Entry
 from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import Machine, Output
@@ -54,6 +53,7 @@ class Rig:
             self._news.notify_all()
 
     def collect(self) -> None:
+        self.engine.kick()
         for report in self.engine.take_reports():
             self.reports.append(report)
             if isinstance(report, Executed):

@@ -1,0 +1,67 @@
+"""What an engine tells its node, in the order in which it happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ftvm.log.entry import Entry
+from ftvm.machine.machine import Halt, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """Live: these entries were applied, and these outputs made, up to `tick`. In log order."""
+
+    tick: int
+    entries: tuple[Entry, ...]
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Following: entries below `pos` are applied, the machine stands at `tick`, and said this since the last report."""
+
+    pos: int
+    tick: int
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """The whole machine, after exactly what was reported before."""
+
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Quiesced:
+    """Everything executed was reported, and no slice starts until `throttle(False)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WentLive:
+    tick: int
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    tick: int
+    halt: Halt
+
+
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """Replicas differ at `tick`. `why` says what was seen."""
+
+    tick: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine cannot go on (disk full, broken log, our own bug): the node must leave."""
+
+    error: BaseException
+
+
+Report = Executed | Followed | SnapshotTaken | Quiesced | WentLive | Halted | Diverged | Failed
