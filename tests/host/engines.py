@@ -106,6 +106,11 @@ class Rig:
 
     def feed(self, entries: list[Entry]) -> None:
         self.engine.feed(tuple(entries), time.monotonic_ns())
+        self.engine.kick()
+
+    def inject(self, offset: int, data: bytes, *, is_break: bool = False) -> None:
+        self.engine.inject("uart0", offset, data, is_break)
+        self.engine.kick()
 
     def wait_followed(self, pos: int) -> None:
         self.wait(lambda: any(isinstance(one, Followed) and one.pos >= pos for one in self.reports), f"position {pos}")

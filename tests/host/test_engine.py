@@ -12,9 +12,7 @@ from ftvm.host.reports import Diverged, Executed, Failed, Quiesced, WentLive
 from ftvm.log.entry import Action, Clock, Control, Digest, Entry, Horizon, Input
 from ftvm.machine.hart.control import DIRTY_ALL
 from ftvm.machine.machine import Machine
-from tests.host.engines import Rig, halted, new_machine
-
-UART = "uart0"
+from tests.host.engines import WAIT_S, Rig, halted, new_machine
 
 
 def drive(live: Rig, seed: int, steps: int, offset: int = 0, *, takes_input: bool = True) -> int:
@@ -24,10 +22,10 @@ def drive(live: Rig, seed: int, steps: int, offset: int = 0, *, takes_input: boo
         match chance.randrange(0 if takes_input else 4, 8):
             case 0 | 1 | 2:
                 data = bytes(chance.randrange(33, 127) for _ in range(chance.randrange(1, 200)))
-                live.engine.inject(UART, offset, data, False)
+                live.inject(offset, data)
                 offset += len(data)
             case 3:
-                live.engine.inject(UART, offset, b"\0", True)
+                live.inject(offset, b"\0", is_break=True)
                 offset += 1
             case 4:
                 live.engine.throttle(True)
@@ -157,7 +155,7 @@ def test_the_guests_clock_goes_on_where_the_dead_ones_stood() -> None:
 def test_an_idle_guest_makes_no_log() -> None:
     live = Rig(new_machine("echo"))
     live.go_live()
-    live.engine.inject(UART, 0, b"a", False)
+    live.inject(0, b"a")
     live.wait_said(1)
     logged = len(live.entries)
     for _ in range(5):
@@ -195,10 +193,10 @@ def test_stop_ends_the_thread_whatever_the_guest_does(guest: str) -> None:
 def test_input_that_was_taken_already_is_dropped() -> None:
     live = Rig(new_machine("echo"))
     live.go_live()
-    live.engine.inject(UART, 0, b"abc", False)
+    live.inject(0, b"abc")
     live.wait_said(3)
-    live.engine.inject(UART, 0, b"abc", False)
-    live.engine.inject(UART, 1, b"bcd", False)
+    live.inject(0, b"abc")
+    live.inject(1, b"bcd")
     live.wait_said(4)
     finish(live)
     assert live.said() == b"abcd"
@@ -209,7 +207,7 @@ def test_a_sender_that_ignores_the_window_is_a_fault_and_no_unbounded_queue() ->
     live = Rig(new_machine("wfi-off"))
     live.go_live()
     for number in range(PENDING_INPUT_MAX // 65536 + 2):
-        live.engine.inject(UART, number * 65536, bytes(65536), False)
+        live.inject(number * 65536, bytes(65536))
     failed = live.wait_for(Failed)
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, FtvmError)
@@ -306,6 +304,31 @@ def test_an_input_with_a_gap_fails_with_an_error_of_the_log() -> None:
     follower.stop()
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, LogError)
+
+
+def test_reports_keep_their_order_when_taking_one_makes_the_caller_take_more() -> None:
+    """What the node does with a report may itself run the guest, and bring reports."""
+    live = Rig(new_machine("flood"))
+    live.go_live()
+    live.wait_for(Executed, count=3)
+    offset = len(live.said())
+    taken: list[Executed] = []
+
+    def take(depth: int) -> None:
+        for report in live.engine.take_reports():
+            assert isinstance(report, Executed)
+            taken.append(report)
+            if depth < 3:
+                take(depth + 1)
+
+    deadline = time.monotonic() + WAIT_S
+    while len(taken) < 200 and time.monotonic() < deadline:
+        take(0)
+    live.stop()
+    for output in (output for report in taken for output in report.outputs):
+        assert output.offset == offset
+        offset += len(output.data)
+    assert len(taken) >= 200
 
 
 def test_statistics_are_a_frozen_look() -> None:
