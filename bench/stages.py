@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import trio
 
@@ -50,12 +49,16 @@ async def open_lone(image: bytes) -> AsyncIterator[Stage]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A node at one moment: when (s, monotonic), where its machine stood, and what it had written and sent."""
+    """A node at one moment: when (s, monotonic), where its machine stood, what it had written and sent.
+
+    `lag_ticks` is what a primary believes of its slowest shadow.
+    """
 
     at_s: float
     generation: int
     life: str
     tick: int
+    lag_ticks: int
     log_bytes: int
     log_entries: int
     wire_bytes: int
@@ -72,6 +75,7 @@ async def sample(stage: Stage, name: str) -> Sample:
         generation=status["core"]["generation"],
         life=status["core"]["life"],
         tick=status["engine"]["tick"],
+        lag_ticks=status["core"]["lag_ticks"],
         log_bytes=status["log"]["bytes"],
         log_entries=status["log"]["entries"],
         wire_bytes=status["wire_bytes_out"],
@@ -110,14 +114,34 @@ async def check_undisturbed(stage: Stage, before: Sequence[Sample]) -> None:
             )
 
 
-async def lag_ticks(stage: Stage, seconds: float, interval_s: float) -> list[int]:
-    """How far the shadow was behind by the primary's books, at moments an interval apart."""
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far the shadow was behind: in ticks that it had not executed, and in those that the primary knew nothing of.
+
+    `skew_s`: how much later the shadow was asked than the primary; in that time it went on.
+    """
+
+    executed_ticks: int
+    acknowledged_ticks: int
+    skew_s: float
+
+
+async def watch_lag(stage: Stage, seconds: float, interval_s: float) -> list[Lag]:
+    """The lag at moments an interval apart. Raises `Disturbed` when the pair did not stay the same pair."""
     before = [await sample(stage, name) for name in NODES]
-    lags: list[int] = []
+    lags: list[Lag] = []
     deadline = trio.current_time() + seconds
     while trio.current_time() < deadline:
-        status: dict[str, Any] = await stage.status(NODES[0])
-        lags.append(status["core"]["lag_ticks"])
+        moments: dict[str, Sample] = {}
+
+        async def ask(name: str, found: dict[str, Sample] = moments) -> None:
+            found[name] = await sample(stage, name)
+
+        async with trio.open_nursery() as nursery:
+            for name in NODES:
+                nursery.start_soon(ask, name)
+        primary, shadow = (moments[name] for name in NODES)
+        lags.append(Lag(primary.tick - shadow.tick, primary.lag_ticks, shadow.at_s - primary.at_s))
         await trio.sleep(interval_s)
     await check_undisturbed(stage, before)
     return lags

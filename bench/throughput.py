@@ -126,7 +126,8 @@ def _show_protection(results: dict[str, Any]) -> None:
 
 def _show_lag(results: dict[str, Any]) -> None:
     keys = ("p50", "p90", "p99", "max")
-    rows = [[unit, *(results[unit][key] for key in keys)] for unit in ("ticks", "ms")]
+    names = ("executed_ms", "executed_ticks", "acknowledged_ticks")
+    rows = [[name.replace("_", ", "), *(results[name][key] for key in keys)] for name in names]
     print_table(f"lag of the shadow, guest {results['guest']}", ("", *keys), rows)
 
 
