@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ftvm.config import Config
-from ftvm.host.engine import EngineConfig
+from ftvm.host.runner import EngineConfig
 from ftvm.replication.replica import ReplicationConfig
 
 NS_PER_MS = 1_000_000

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from ftvm.guests import with_rounds
-from ftvm.host.engine import Engine, EngineConfig
+from ftvm.host.engine import Engine
 from ftvm.host.pacing import Pacer
 from ftvm.host.reports import (
     Diverged,
@@ -17,6 +17,7 @@ from ftvm.host.reports import (
     SnapshotTaken,
     WentLive,
 )
+from ftvm.host.runner import EngineConfig
 from ftvm.log.entry import Digest, Entry
 from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import Machine, Output

@@ -7,8 +7,8 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from ftvm.errors import FtvmError, LogError
-from ftvm.host.engine import PENDING_INPUT_MAX, EngineConfig
 from ftvm.host.reports import Diverged, Executed, Failed, Quiesced, WentLive
+from ftvm.host.runner import PENDING_INPUT_MAX, EngineConfig
 from ftvm.log.entry import Action, Clock, Control, Digest, Entry, Horizon, Input
 from ftvm.machine.hart.control import DIRTY_ALL
 from ftvm.machine.machine import Machine
