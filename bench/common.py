@@ -32,11 +32,13 @@ TOOLS = {
     "qemu-system-riscv64": "--version",
     "redis-benchmark": "--version",
     "redis-server": "--version",
+    "stress-ng": "--version",
 }
 DEBIAN_PACKAGES = {
     "qemu-system-riscv64": "qemu-system-misc",
     "redis-benchmark": "redis-tools",
     "redis-server": "redis-server",
+    "stress-ng": "stress-ng",
 }
 ROOT = Path(__file__).resolve().parent.parent
 
