@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
@@ -35,25 +36,27 @@ async def stressed(cores: int) -> AsyncIterator[None]:
     if tool is None:
         yield
         return
-    stress = subprocess.Popen([tool, "--cpu", str(cores), "--quiet"], stdin=subprocess.DEVNULL)
-    try:
+    words = [tool, "--cpu", str(cores), "--quiet"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(trio.run_process, words, stdin=subprocess.DEVNULL, check=False))
         yield
-    finally:
-        stress.terminate()
-        await trio.to_thread.run_sync(stress.wait)
+        nursery.cancel_scope.cancel()
 
 
 async def soak(minutes: float, cores: int) -> dict[str, Any]:
     """See the module."""
-    async with open_pair(guest_path("kv").read_bytes()) as stage, stressed(cores):
-        async with open_resp("127.0.0.1", stage.port) as client:
-            loader = Loader(client, "soak")
-            stop = trio.Event()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(loader.run, stop)
-                false_failovers = await _watch(stage, minutes * 60)
-                stop.set()
-            audit = await loader.audit()
+    async with (
+        open_pair(guest_path("kv").read_bytes()) as stage,
+        stressed(cores),
+        open_resp("127.0.0.1", stage.port) as client,
+    ):
+        loader = Loader(client, "soak")
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(loader.run, stop)
+            false_failovers = await _watch(stage, minutes * 60)
+            stop.set()
+        audit = await loader.audit()
     latencies = sorted(loader.ledger.latencies_ns)
     return {
         "minutes": minutes,
