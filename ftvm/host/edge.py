@@ -54,9 +54,12 @@ CLIENTS_WAITING_MAX = 256
 CLIENT_BUFFER_MAX = 8 << 20
 """Bytes of answers that one client may leave unread. Then it is disconnected, and the machine goes on."""
 
-HALF_CLOSED_MAX_S = 0.5
+HEAR_OUT_MAX_S = 5.0
+FIRST_ANSWER_S = 0.5
 QUIET_S = 0.05
-"""A client that has closed its side only is heard out: it gets what the guest says until that is quiet."""
+QUIET_ANSWERED_S = 0.01
+"""A client that has closed its side only is heard out: it gets what the guest says until that is quiet. Sooner where
+its last words had an answer, for most clients that close are gone, and another one waits."""
 
 SCROLLBACK_MAX = 65536
 """Plain sessions: bytes of console output that the next client gets to see first."""
@@ -183,7 +186,7 @@ class EdgeShell:
             task_status.started(self)
             await self.halted.wait()
             if self._client is not None:
-                with trio.move_on_after(HALF_CLOSED_MAX_S):
+                with trio.move_on_after(HEAR_OUT_MAX_S):
                     await self._client.flushed()
 
     # ---- nodes
@@ -364,14 +367,13 @@ class EdgeShell:
 
     async def _hear_out(self, client: Client) -> None:
         """The client has said all. It may be gone, or only have closed its side, and wait for answers."""
-        with trio.move_on_after(HALF_CLOSED_MAX_S):
-            was_answered = not self._unanswered
-            while self._unanswered:
-                await self._spoke.park()
-            while not was_answered:
-                with trio.move_on_after(QUIET_S) as quiet:
+        with trio.move_on_after(HEAR_OUT_MAX_S):
+            wait_s = FIRST_ANSWER_S if self._unanswered else QUIET_ANSWERED_S
+            is_quiet = False
+            while not is_quiet:
+                with trio.move_on_after(wait_s) as quiet:
                     await self._spoke.park()
-                was_answered = quiet.cancelled_caught
+                wait_s, is_quiet = QUIET_S, quiet.cancelled_caught
             await client.flushed()
 
     async def _wait_gone(self, client: Client, scope: trio.CancelScope) -> None:
