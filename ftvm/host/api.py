@@ -143,8 +143,9 @@ async def open_primary(config: Config, node: str, *, force: bool = False) -> Asy
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
         await started.wait()
-        await shells[0].wait_state(ACCEPTING)
-        await trio.lowlevel.checkpoint_if_cancelled()
+        ended = await shells[0].wait_state(ACCEPTING)
+        if ended is not None and _failure(ended) is not None:
+            await trio.sleep_forever()  # until `run` knows it too, and cancels
         try:
             yield Node(shells[0])
         except Exception as error:  # raised below: it comes out as it is, in no group
