@@ -1,12 +1,16 @@
 """Real processes that are killed, stopped and resumed under load. The client keeps one connection and its books."""
 
+import json
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from ftvm.demo.resp import open_resp
 from ftvm.demo.stage import Stage
+from ftvm.errors import ExitCode
 from tests.host.pair import (
     LOOPBACK,
     TIMEOUT_MS,
@@ -154,3 +158,32 @@ async def _guest_ends(folder: Path) -> None:
             await stream.send_all(b"SET a 1\r\nSHUTDOWN\r\n")
             assert [data async for data in stream] == [b"+OK\r\n"]
         await _all_end_well(stage)
+
+
+def test_a_hand_over_changes_roles_and_status_tells_who_protects_whom(tmp_path: Path) -> None:
+    run(_hand_over, tmp_path)
+
+
+async def _hand_over(folder: Path) -> None:
+    async with open_pair(folder) as stage, loaded(stage) as loader:
+        await more(loader, LOAD)
+        code, told = await _status(stage)
+        assert (code, told["protected"]) == (ExitCode.OK, True)
+        assert told["processes"]["edge"]["generation"] == 1
+        assert told["processes"]["beta"]["core"]["primary"] == "alpha"
+
+        await stage.ask("alpha", "hand-over")
+        await core_state(stage, "beta", "PROTECTED", generation=2)
+        await core_state(stage, "alpha", "IN_SYNC", generation=2)
+        await more(loader, LOAD)
+        kill(stage, "alpha")
+        await core_state(stage, "beta", "SOLO", generation=3)
+        code, told = await _status(stage)
+        assert (code, told["protected"]) == (ExitCode.NOT_PROTECTED, False)
+        assert "no running process" in told["processes"]["alpha"]["error"]
+
+
+async def _status(stage: Stage) -> tuple[int, dict[str, Any]]:
+    words = [sys.executable, "-m", "ftvm", "status", str(stage.toml), "--json"]
+    done = await trio.run_process(words, capture_stdout=True, check=False)
+    return done.returncode, json.loads(done.stdout)
