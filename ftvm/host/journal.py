@@ -29,7 +29,7 @@ class Journal:
         self._path = path
         self._writer: LogWriter | None = None
         self._held: deque[tuple[Entry, ...]] = deque()
-        self._pos = 0
+        self._pos = self._committed = 0
         self._start_size = 0
         self.trouble = ""
         """Why the journal ended early, if it did."""
@@ -47,7 +47,7 @@ class Journal:
         """A new log that begins with this state of the machine. An older one at the path is set aside."""
         self.close()
         self._held.clear()
-        self._pos = pos
+        self._pos = self._committed = pos
         self.trouble = ""
         if self._path is None:
             return
@@ -73,10 +73,14 @@ class Journal:
 
     def commit(self, pos: int) -> None:
         """Everything before log position `pos` may be written."""
+        self._committed = max(self._committed, pos)
+
+    def write(self) -> None:
+        """Write what is committed. Apart from `commit`, for whoever has something more urgent to do first."""
         if not self._held or self._writer is None:
             return
         batch: list[Entry] = []
-        while self._held and self._pos + len(self._held[0]) <= pos:
+        while self._held and self._pos + len(self._held[0]) <= self._committed:
             entries = self._held.popleft()
             self._pos += len(entries)
             batch.extend(entries)

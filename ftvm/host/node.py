@@ -147,6 +147,7 @@ class NodeShell:
                 # What is to be sent goes out before the guest runs: the answer of a peer is waited for longest.
                 self._links.flush()
                 self._journal.commit(self._core.committed)
+                self._journal.write()
                 if self._engine is not None and self._engine.kick():
                     self._collect()
         finally:

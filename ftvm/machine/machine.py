@@ -121,9 +121,11 @@ class Machine:
 
     def _assemble(self, board: BoardConfig, image: bytes) -> None:
         # Here and not above: what imports this module need not wait half a second for numba.
+        from ftvm.machine.devices import uart
         from ftvm.machine.hart.kernel import prepare
         from ftvm.machine.memory import Memory
 
+        self._uart = uart
         self.board = board
         self.image = image
         self._loaded: Image = load_image(image, board.ram_mib << 20)
@@ -219,8 +221,7 @@ class Machine:
                     self._state[s.HALT_HOW], self._state[s.HALT_CODE] = s.HALT_POWER_OFF, 0
 
     def _input(self, entry: Input) -> None:
-        from ftvm.machine.devices import uart
-
+        uart = self._uart
         self._check_device(entry.device)
         offset = self.input_offset(entry.device)
         if entry.offset != offset:
@@ -229,27 +230,31 @@ class Machine:
             raise LogError(f"input at tick {entry.tick} has {len(entry.data)} bytes, which {entry.device} cannot take")
         if entry.is_break and entry.data != b"\0":
             raise LogError(f"the break at tick {entry.tick} is not one zero byte")
-        units = np.frombuffer(entry.data, np.uint8).astype(np.int64)
+        units = np.frombuffer(entry.data, np.uint8)
+        start = offset % uart.BACKLOG_SIZE
+        size = min(len(units), uart.BACKLOG_SIZE - start)
+        self._state[uart.BACKLOG + start : uart.BACKLOG + start + size] = units[:size]
+        self._state[uart.BACKLOG : uart.BACKLOG + len(units) - size] = units[size:]
         if entry.is_break:
-            units |= uart.BREAK_UNIT
-        places = (offset + np.arange(len(units))) % uart.BACKLOG_SIZE
-        self._state[uart.BACKLOG + places] = units
+            self._state[uart.BACKLOG + start] |= uart.BREAK_UNIT
         self._state[uart.INPUT_OFFSET] += len(units)
         self._call(c.DO_RECEIVE)
 
     def take_outputs(self) -> list[Output]:
         """What the guest has sent since the last call; contiguous bytes are one Output, a break is its own."""
-        from ftvm.machine.devices import uart
-
+        uart = self._uart
         count = int(self._memory.outputs[uart.OUT_COUNT])
         if not count:
             return []
         pairs = self._memory.outputs[uart.OUT_UNITS : uart.OUT_UNITS + 2 * count].reshape(count, 2)
         ticks, units = pairs[:, 0], pairs[:, 1]
         offset = int(self._state[uart.OUTPUT_OFFSET]) - count
+        self._memory.outputs[uart.OUT_COUNT] = 0
+        if units.max() < uart.BREAK_UNIT:
+            return [Output(int(ticks[-1]), UART, offset, units.astype(np.uint8).tobytes(), False)]
         breaks = np.flatnonzero(units & uart.BREAK_UNIT).tolist()
         cuts = sorted({0, count, *breaks, *(at + 1 for at in breaks)})
-        outputs = [
+        return [
             Output(
                 tick=int(ticks[last - 1]),
                 device=UART,
@@ -259,8 +264,6 @@ class Machine:
             )
             for first, last in pairwise(cuts)
         ]
-        self._memory.outputs[uart.OUT_COUNT] = 0
-        return outputs
 
     def _check_device(self, device: str) -> None:
         if device != UART:
@@ -268,24 +271,21 @@ class Machine:
 
     def input_room(self, device: str) -> int:
         """How many units of Input `device` takes now."""
-        from ftvm.machine.devices import uart
-
         self._check_device(device)
+        uart = self._uart
         waiting = int(self._state[uart.INPUT_OFFSET] - self._state[uart.BACKLOG_TAKEN])
-        return uart.BACKLOG_SIZE - waiting
+        return int(uart.BACKLOG_SIZE) - waiting
 
     def input_offset(self, device: str) -> int:
         """The stream offset that the next Input must have."""
-        from ftvm.machine.devices import uart
-
         self._check_device(device)
+        uart = self._uart
         return int(self._state[uart.INPUT_OFFSET])
 
     def output_offset(self, device: str) -> int:
         """The stream offset of the next unit that the guest sends."""
-        from ftvm.machine.devices import uart
-
         self._check_device(device)
+        uart = self._uart
         return int(self._state[uart.OUTPUT_OFFSET])
 
     def deadline(self) -> int | None:

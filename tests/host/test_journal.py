@@ -37,11 +37,14 @@ def test_what_is_not_committed_is_not_on_the_disk(tmp_path: Path) -> None:
     journal.append(horizons(1, 3))
     assert entries_of(path) == []
     journal.commit(102)  # in the middle of what was reported together: it stays together
+    journal.write()
     assert entries_of(path) == []
     journal.append(horizons(4, 2))
     journal.commit(103)
+    journal.write()
     assert entries_of(path) == list(horizons(1, 3))
     journal.commit(105)
+    journal.write()
     assert entries_of(path) == list(horizons(1, 5))
     journal.append(horizons(6, 4))
     journal.close()
@@ -54,6 +57,7 @@ def test_the_log_starts_with_the_state_and_its_position(tmp_path: Path) -> None:
     journal.start(MACHINE, 7, STATE)
     journal.append(horizons(1, 1))
     journal.commit(8)
+    journal.write()
     assert journal.encoded_bytes > 0
     journal.close()
     with LogReader(path) as reader:
@@ -69,6 +73,7 @@ def test_an_earlier_log_is_set_aside_and_never_overwritten(tmp_path: Path) -> No
         journal.start(MACHINE, 0, STATE)
         journal.append(horizons(1, count))
         journal.commit(count)
+        journal.write()
     journal.close()
     assert [len(entries_of(tmp_path / name)) for name in ("a.ftlog.1", "a.ftlog.2", "a.ftlog")] == [1, 2, 3]
 
@@ -82,6 +87,7 @@ def test_too_many_earlier_logs_end_the_journal_with_words(tmp_path: Path) -> Non
     assert "move them away" in journal.trouble
     journal.append(horizons(1, 1))
     journal.commit(1)
+    journal.write()
     assert path.stat().st_size == 0
 
 
@@ -90,6 +96,7 @@ def test_no_path_no_file(tmp_path: Path) -> None:
     journal.start(MACHINE, 0, STATE)
     journal.append(horizons(1, 1))
     journal.commit(1)
+    journal.write()
     assert (journal.trouble, journal.path_text, journal.encoded_bytes) == ("", "", 0)
     assert list(tmp_path.iterdir()) == []
 
@@ -117,11 +124,13 @@ def assert_ends_in_order(path: Path) -> None:
         assert tick < 1_000_000
         journal.append(horizons(tick, 100))
         journal.commit(tick + 99)
+        journal.write()
         tick += 100
     assert "cannot be written" in journal.trouble
     assert len(os.listdir("/proc/self/fd")) == open_files - 1
     journal.append(horizons(tick, 1))
     journal.commit(tick)
+    journal.write()
     journal.close()
     written = entries_of(path)
     assert written == list(horizons(1, len(written)))
