@@ -107,6 +107,7 @@ class Client:
                 self._sent.unpark_all()
                 self._more = trio.Event()
                 await self._more.wait()
+                continue  # it may be gone, and closed
             try:
                 await trio.lowlevel.wait_writable(self._socket)
                 del self._unsent[: self._socket.send(self._unsent[:RECEIVE_SIZE])]

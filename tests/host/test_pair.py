@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from ftvm.demo.resp import open_resp
@@ -20,6 +21,7 @@ from tests.host.pair import (
     kill,
     loaded,
     more,
+    open_alone,
     open_pair,
     run,
 )
@@ -187,3 +189,29 @@ async def _status(stage: Stage) -> tuple[int, dict[str, Any]]:
     words = [sys.executable, "-m", "ftvm", "status", str(stage.toml), "--json"]
     done = await trio.run_process(words, capture_stdout=True, check=False)
     return done.returncode, json.loads(done.stdout)
+
+
+def test_a_forced_cold_start_disconnects_the_client_of_the_machine_that_is_lost(tmp_path: Path) -> None:
+    run(_cold_start, tmp_path)
+
+
+async def _cold_start(folder: Path) -> None:
+    async with open_alone(folder) as stage:
+        async with open_resp(LOOPBACK, stage.port) as client:
+            assert await client.call("SET", "a", "1") == "OK"
+            kill(stage, "alpha")
+            await ended(stage, "alpha")
+            stage.start("beta", "primary", str(stage.toml), "--node", "beta", "--force")
+            await core_state(stage, "beta", "SOLO", generation=2)
+            with trio.fail_after(WAIT_S), pytest.raises(trio.BrokenResourceError):
+                await client.call("GET", "a")
+        async with open_resp(LOOPBACK, stage.port) as client:
+            with trio.fail_after(WAIT_S):
+                assert await client.call("GET", "a") is None
+        # Who comes back from the lost machine finds another one, and follows that.
+        stage.start_node("alpha", "shadow")
+        await core_state(stage, "beta", "PROTECTED")
+        async with loaded(stage) as loader:
+            await more(loader, LOAD)
+            kill(stage, "beta")
+            await more(loader, LOAD)
