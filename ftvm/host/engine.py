@@ -106,8 +106,10 @@ class Engine:
                     self._lend()
                 finally:
                     self._owner.release()
-            else:
+            elif self._runner.live:
                 self._ring()
+            else:
+                self._bell.set()  # a follower comes to it by itself: no need to cut its slice short
         return bool(self._reports)
 
     def go_live(self) -> None:
@@ -121,6 +123,10 @@ class Engine:
             self._runner.throttled = on
 
         self._command(command)
+
+    def hold_back(self, lag_ticks: int) -> None:
+        """Live: a shadow was so far behind when it last said so. A busy machine goes more slowly for it."""
+        self._runner.lag_ticks = lag_ticks
 
     def snapshot(self) -> None:
         self._command(self._runner.take_snapshot)

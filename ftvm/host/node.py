@@ -313,6 +313,8 @@ class NodeShell:
                 self._count(entries)
                 self._journal.append(entries)
                 self._event(lambda now: self._core.executed(tick, entries, outputs, now))
+                if self._engine is not None:
+                    self._engine.hold_back(self._core.lag_ticks)
             case reports.Followed(pos, tick, outputs):
                 self._event(lambda now: self._core.applied(pos, tick, outputs, now))
             case reports.SnapshotTaken(state):

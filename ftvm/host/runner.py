@@ -28,6 +28,13 @@ LENT_TICKS = 30_000
 """How far a guest may run on a borrowed thread: some 50 us, in which its owner hears nothing."""
 
 LENT_ENTRIES_MAX = 256
+LAG_SLICES = 2
+"""So far behind a shadow always is: it gets a slice when that has ended, and acknowledges it when it begins it."""
+
+BRAKE_SHARE = 0.2
+"""A busy live machine rests after each slice for this share of what a shadow is further behind. The hard bound comes
+from the core (`throttled`); this keeps the pair away from it. (Scales et al., VMware FT, section 2.4.)"""
+
 PENDING_INPUT_MAX = 1 << 20
 """Bytes of input that wait for room in the guest's device. The edge's window is far smaller."""
 
@@ -60,6 +67,7 @@ class Runner:
         self._pos = pos
         self.live = False
         self.throttled = True
+        self.lag_ticks = 0
         self._idle = False
         self._sample_due = False
         self._sampled_ns = 0
@@ -139,7 +147,15 @@ class Runner:
         self._end_turn(entries, sample=reason in (StopReason.LIMIT, StopReason.ATTENTION, StopReason.HALTED))
         if reason is StopReason.HALTED:
             self._report_halt()
-        return self._idle_wait_s(time.monotonic_ns()) if self._idle else 0.0
+        if self._idle:
+            return self._idle_wait_s(time.monotonic_ns())
+        return self._brake_s(slice_ticks) if reason is StopReason.LIMIT and ticks_max is None else 0.0
+
+    def _brake_s(self, slice_ticks: int) -> float:
+        excess = self.lag_ticks - LAG_SLICES * slice_ticks
+        if excess <= 0:
+            return 0.0
+        return BRAKE_SHARE * min(excess, slice_ticks) / self._pacer.ticks_per_s()
 
     def _idle_wait_s(self, now_ns: int) -> float:
         """In WFI: how long until there is something to wake the hart for."""

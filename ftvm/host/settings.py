@@ -10,8 +10,8 @@ NS_PER_MS = 1_000_000
 TICKS_PER_MS_MAX = 1_000_000
 """A lag bound in time becomes one in ticks at this speed: no hart of ours is faster."""
 
-SESSION_BEAT_INTERVALS = 2
-"""Sessions beat this much more slowly than datagrams: they are the second way, for networks that drop UDP."""
+SESSION_BEATS_PER_TIMEOUT = 2.5
+"""Sessions beat so slowly, where nothing else is sent: they are the second way, for networks that drop datagrams."""
 
 
 def of_core(config: Config, node: str) -> ReplicationConfig:
@@ -20,7 +20,7 @@ def of_core(config: Config, node: str) -> ReplicationConfig:
         name=node,
         peers=(config.peer_of(node),),
         timeout_ns=replication.detector_timeout_ms * NS_PER_MS,
-        heartbeat_ns=SESSION_BEAT_INTERVALS * replication.heartbeat_interval_ms * NS_PER_MS,
+        heartbeat_ns=int(replication.detector_timeout_ms * NS_PER_MS / SESSION_BEATS_PER_TIMEOUT),
         lag_ticks_max=replication.lag_max_ms * TICKS_PER_MS_MAX,
     )
 

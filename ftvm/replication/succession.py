@@ -88,6 +88,11 @@ class Succession:
         """How much of the log every member holds; alone, all of it. A shadow does not know, and says 0."""
         return self._replica.gate.committed
 
+    @property
+    def lag_ticks(self) -> int:
+        """By how much the slowest member was behind when it last said so; 0 where there is none."""
+        return max((self._replica.tick - member.tick for member in self._primary.members()), default=0)
+
     def presence(self) -> Presence:
         """For whoever asks who is here: goes into the handshake's answer."""
         live = self._state in ACCEPTING and self._halt is None
@@ -112,7 +117,7 @@ class Succession:
             tuple(member.peer for member in members),
             tuple(follower.peer for follower in followers if follower.stage is not Stage.MEMBER),
             self._shadow.peer,
-            max((replica.tick - member.tick for member in members), default=0),
+            self.lag_ticks,
             self._primary.edges.attached is not None,
         )
 
