@@ -49,6 +49,8 @@ class Beat:
     payload: bytes
     rtt_ns: int | None
     """None until the peer has heard one of our beats."""
+    heard_ns: int
+    """When the newest of our beats that the peer has heard was sent; 0: none."""
 
 
 class ReplayWindow:
@@ -114,7 +116,7 @@ class HeartbeatSealer:
             self._newest_sent = sent
             self._newest_received_ns = now_ns
         rtt_ns = max(0, now_ns - echo - echo_age) if echo else None
-        return Beat(self.session_id, counter, now_ns, body[_BODY.size :], rtt_ns)
+        return Beat(self.session_id, counter, now_ns, body[_BODY.size :], rtt_ns, echo)
 
 
 def session_of(datagram: bytes) -> int | None:

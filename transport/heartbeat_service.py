@@ -14,6 +14,7 @@ from transport.heartbeat import DATAGRAM_SIZE_MAX, Beat, HeartbeatKeys, Heartbea
 
 _logger = logging.getLogger(__name__)
 
+ANSWER_SLACK = 1.5
 SESSIONS_MAX = 1024
 DATAGRAMS_PER_TURN = 64
 
@@ -36,28 +37,41 @@ class HeartbeatService:
         interval_s: float,
         payload: Callable[[], bytes],
         on_beat: Callable[[Beat], None],
+        answer: bool = False,
     ) -> None:
         """Beat for one session until cancelled; the first beat goes at once.
 
         `payload()` is asked before every beat (at most heartbeat.PAYLOAD_SIZE_MAX bytes). `on_beat(beat)`
         is called for each fresh beat of the peer and must not wait. A beat that cannot be sent is lost, as
-        it may be on the way: silence is for the failure detector to judge.
+        it may be on the way: silence is for the failure detector to judge. One of two sides may give `answer`: it beats
+        when it hears the other, in the same wake-up, and by itself only if it hears nothing for ANSWER_SLACK intervals.
         """
         assert keys.session_id not in self._sessions
         assert len(self._sessions) < SESSIONS_MAX
         sealer = HeartbeatSealer(keys)
-        self._sessions[keys.session_id] = (sealer, on_beat)
+        rest = trio.CancelScope()
+
+        def send() -> None:
+            try:
+                # Not trio's sendto: it costs more than the beat, and a full buffer is a lost beat here.
+                self._socket.sendto(sealer.seal(time.monotonic_ns(), payload()), address)
+            except OSError as error:
+                _logger.debug("heartbeat to %s:%d not sent: %s", *address, error)
+
+        def answer_beat(beat: Beat) -> None:
+            on_beat(beat)
+            send()
+            rest.deadline = trio.current_time() + ANSWER_SLACK * interval_s
+
+        self._sessions[keys.session_id] = (sealer, answer_beat if answer else on_beat)
         try:
             due = trio.current_time()
             while True:
-                try:
-                    # Not trio's sendto: it costs more than the beat, and a full buffer is a lost beat here.
-                    self._socket.sendto(sealer.seal(time.monotonic_ns(), payload()), address)
-                except OSError as error:
-                    _logger.debug("heartbeat to %s:%d not sent: %s", *address, error)
+                send()
                 # After a stall the missed beats are not sent in a burst.
                 due = max(due + interval_s, trio.current_time())
-                await trio.sleep_until(due)
+                with trio.CancelScope(deadline=due) as rest:
+                    await trio.sleep_forever()
         finally:
             del self._sessions[keys.session_id]
 

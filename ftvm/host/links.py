@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import ssl
+import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -34,6 +35,10 @@ from transport.probe import ProbeResult, probe
 PEER_QUEUE_MAX = 512 << 20
 """Bytes queued to one peer: a snapshot of the largest machine must fit. The gate bounds what follows it."""
 
+DATAGRAM_AGE_INTERVALS = 2.5
+"""A datagram of ours that the peer heard so long ago still says that it hears them."""
+
+NS_PER_S = 1_000_000_000
 PROBE_TIMEOUT_S = 0.15
 PROBE_AGAIN_S = 0.002
 JOIN_TIMEOUT_S = 2.0
@@ -60,7 +65,11 @@ class Link:
     session: int
     channel: Channel
     is_edge: bool
+    joined: bool
+    """This side opened it."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    heard_ns: int = 0
+    """When the newest of our datagrams that the peer has heard was sent."""
 
 
 class Links:
@@ -84,6 +93,7 @@ class Links:
         self._server_context, self._client_context = contexts
         self._heartbeats = heartbeats
         self._heartbeat_interval_s = heartbeat_interval_s
+        self._datagram_age_max_ns = int(DATAGRAM_AGE_INTERVALS * heartbeat_interval_s * NS_PER_S)
         self._nursery = nursery
         self._numbers = itertools.count(1)
         self._links: dict[int, Link] = {}
@@ -115,7 +125,7 @@ class Links:
                 await channel.receive()
         else:
             name = parameters.get("name", b"").decode("utf-8", "replace")
-            await self._run_link(channel, purpose == welcome.EDGE, name, parameters.get("life", b""))
+            await self._run_link(channel, name, parameters.get("life", b""), is_edge=purpose == welcome.EDGE)
 
     async def probe(self, name: str, address: Address, life: Life) -> ProbeAnswer:
         """Who is at `address`? Bounded by `PROBE_TIMEOUT_S`.
@@ -143,7 +153,7 @@ class Links:
             parameters = welcome.hello(welcome.PEER, self._machine, self._name, life)
             async with self._open(address, parameters) as channel:
                 presence = welcome.decode_presence(channel.peer.parameters)
-                await self._run_link(channel, False, name, presence.life)
+                await self._run_link(channel, name, presence.life, joined=True)
         except (TransportRefused, CertificateProblem) as error:
             self._user.refused(_refusal(name, address, error))
         except (TransportError, ProtocolError):
@@ -160,8 +170,10 @@ class Links:
             limits=PEER_LIMITS,
         )
 
-    async def _run_link(self, channel: Channel, is_edge: bool, name: str, life: Life) -> None:
-        link = Link(next(self._numbers), channel, is_edge)
+    async def _run_link(
+        self, channel: Channel, name: str, life: Life, *, is_edge: bool = False, joined: bool = False
+    ) -> None:
+        link = Link(next(self._numbers), channel, is_edge, joined)
         self._links[link.session] = link
         why = "closed"
         try:
@@ -199,6 +211,7 @@ class Links:
 
     async def _beat(self, link: Link) -> None:
         def on_beat(beat: Beat) -> None:
+            link.heard_ns = beat.heard_ns
             try:
                 message = decode(beat.payload, allowed=PEER_MESSAGES)
             except ProtocolError:
@@ -214,6 +227,7 @@ class Links:
                 interval_s=self._heartbeat_interval_s,
                 payload=self._user.heartbeat_payload,
                 on_beat=on_beat,
+                answer=link.joined,
             )
 
     def send(self, session: int, message: Message) -> bool:
@@ -224,6 +238,8 @@ class Links:
         link = self._links.get(session)
         if link is None:
             return False
+        if isinstance(message, Heartbeat) and time.monotonic_ns() - link.heard_ns < self._datagram_age_max_ns:
+            return True  # the peer hears our datagrams: the session is the second way, for networks that drop them
         try:
             link.channel.queue_nowait(encode(message))
         except (trio.WouldBlock, ChannelClosed):

@@ -31,6 +31,9 @@ LENT_ENTRIES_MAX = 256
 LAG_SLICES = 2
 """So far behind a shadow always is: it gets a slice when that has ended, and acknowledges it when it begins it."""
 
+LAGS_LOOKED_AT = 6
+"""The least of so many counts: how old an acknowledgement is when a slice ends differs by a slice."""
+
 BRAKE_SHARE = 0.2
 """A busy live machine rests after each slice for this share of what a shadow is further behind. The hard bound comes
 from the core (`throttled`); this keeps the pair away from it. (Scales et al., VMware FT, section 2.4.)"""
@@ -68,6 +71,7 @@ class Runner:
         self.live = False
         self.throttled = True
         self.lag_ticks = 0
+        self._lags: deque[int] = deque(maxlen=LAGS_LOOKED_AT)
         self._idle = False
         self._sample_due = False
         self._sampled_ns = 0
@@ -152,7 +156,8 @@ class Runner:
         return self._brake_s(slice_ticks) if reason is StopReason.LIMIT and ticks_max is None else 0.0
 
     def _brake_s(self, slice_ticks: int) -> float:
-        excess = self.lag_ticks - LAG_SLICES * slice_ticks
+        self._lags.append(self.lag_ticks)
+        excess = min(self._lags) - LAG_SLICES * slice_ticks
         if excess <= 0:
             return 0.0
         return BRAKE_SHARE * min(excess, slice_ticks) / self._pacer.ticks_per_s()
