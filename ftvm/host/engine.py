@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ftvm.host.pacing import Pacer
-from ftvm.host.reports import Failed, Report
+from ftvm.host.reports import Failed, Followed, Report
 from ftvm.host.runner import IDLE_WAIT_MAX_S, LENT_TICKS, EngineConfig, Runner
 from ftvm.log.entry import Action, Entry, Input
 from ftvm.machine.machine import Machine
@@ -62,6 +62,8 @@ class Engine:
         self._bell = threading.Event()
         self._owner = threading.Lock()
         self._lent = False
+        self.quiet = False
+        """Mere progress of a follower waits until somebody looks, instead of waking him for every slice."""
         self._stopping = False
         self._runner = Runner(machine, pos, pacer, config, self._report, lambda: bool(self._commands))
         self._thread = threading.Thread(target=self._run, name="ftvm-engine", daemon=True)
@@ -95,10 +97,10 @@ class Engine:
 
         self._commands.append(lambda: self._runner.feed(entries, received_ns))
 
-    def kick(self) -> bool:
-        """Have what was injected or fed seen to; True if there are reports to take.
+    def kick(self) -> None:
+        """Have what was injected or fed seen to.
 
-        If the engine's thread is at rest and the work is short, it is done before this returns.
+        If the engine's thread is at rest and the work is short, it is done, and reported, before this returns.
         """
         if self._commands and not self._bell.is_set():
             if self._owner.acquire(blocking=False):
@@ -110,7 +112,6 @@ class Engine:
                 self._ring()
             else:
                 self._bell.set()  # a follower comes to it by itself: no need to cut its slice short
-        return bool(self._reports)
 
     def go_live(self) -> None:
         """After all that was fed before this call: stop following and start to make the log."""
@@ -193,6 +194,7 @@ class Engine:
             return 0.0
 
     def _report(self, report: Report) -> None:
+        # In this order: whoever clears `quiet` looks for reports afterwards.
         self._reports.append(report)
-        if not self._lent:
+        if not self._lent and not (self.quiet and isinstance(report, Followed) and not report.outputs):
             self._notify()

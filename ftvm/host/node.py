@@ -137,19 +137,29 @@ class NodeShell:
     def _event(self, event: Callable[[int], list[effects.Effect]]) -> None:
         """Tell the core something, and carry out what it answers. Never re-enters the core."""
         core = self._core
-        self._events.append(lambda: event(time.monotonic_ns()) if core is self._core else [])
+        checked = lambda: event(time.monotonic_ns()) if core is self._core else []  # noqa: E731
         if self._performing:
-            return
+            self._events.append(checked)
+        else:
+            self._run_events(checked)
+
+    def _run_events(self, first: Callable[[], list[effects.Effect]] | None) -> None:
+        """Everything the engine did comes before `first`, so that an acknowledgement tells how far it got."""
         self._performing = True
         try:
+            self._take_reports()
+            if first is not None:
+                self._events.append(first)
             while self._events and self._outcome is None:
                 self._perform_events()
                 # What is to be sent goes out before the guest runs: the answer of a peer is waited for longest.
                 self._links.flush()
                 self._journal.commit(self._core.committed)
                 self._journal.write()
-                if self._engine is not None and self._engine.kick():
-                    self._collect()
+                if self._engine is not None:
+                    self._engine.quiet = self._core.state is State.IN_SYNC
+                    self._engine.kick()
+                    self._take_reports()
         finally:
             self._performing = False
         self._moved.unpark_all()
@@ -301,11 +311,14 @@ class NodeShell:
     # ---- the engine's reports
 
     def _collect(self) -> None:
-        engine = self._engine
-        if engine is None or self._outcome is not None:
-            return
-        for report in engine.take_reports():
-            self._report(report)
+        """The engine rang: it has something to report."""
+        if not self._performing and self._outcome is None:
+            self._run_events(None)
+
+    def _take_reports(self) -> None:
+        if self._engine is not None and self._outcome is None:
+            for report in self._engine.take_reports():
+                self._report(report)
 
     def _report(self, report: reports.Report) -> None:
         match report:

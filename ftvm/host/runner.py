@@ -28,8 +28,8 @@ LENT_TICKS = 30_000
 """How far a guest may run on a borrowed thread: some 50 us, in which its owner hears nothing."""
 
 LENT_ENTRIES_MAX = 256
-LAG_SLICES = 2
-"""So far behind a shadow always is: it gets a slice when that has ended, and acknowledges it when it begins it."""
+LAG_SLICES = 3
+"""So far behind a shadow may well be: it gets a slice when that has ended, and acknowledges it when it begins it."""
 
 LAGS_LOOKED_AT = 6
 """The least of so many counts: how old an acknowledgement is when a slice ends differs by a slice."""
