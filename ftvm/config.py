@@ -24,7 +24,7 @@ RAM_MIB_MAX = 2048
 SOCKET_PATH_SIZE_MAX = 100
 """Linux takes 107 bytes for the path of a Unix socket; a temporary name beside it needs a few."""
 
-HEARTBEATS_PER_TIMEOUT_MIN = 4
+HEARTBEATS_PER_TIMEOUT_MIN = 3
 """So many heartbeats must fit into the detector's timeout, or a single lost one looks like a death."""
 
 
@@ -138,7 +138,7 @@ class ReplicationConfig:
     def __post_init__(self) -> None:
         if self.heartbeat_interval_ms * HEARTBEATS_PER_TIMEOUT_MIN > self.detector_timeout_ms:
             raise ConfigError(
-                f"[replication] heartbeat_interval_ms = {self.heartbeat_interval_ms}: expected at most a quarter"
+                f"[replication] heartbeat_interval_ms = {self.heartbeat_interval_ms}: expected at most a third"
                 f" of detector_timeout_ms = {self.detector_timeout_ms}; lower it or raise the timeout"
             )
 

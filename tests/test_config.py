@@ -75,7 +75,7 @@ def test_the_example_reads_with_paths_relative_to_the_file_and_defaults(tmp_path
         ('name = "bank"', 'name = "The Bank"', ["[machine] name", "lower-case", "'The Bank'"]),
         ('policy = "all"', 'policy = "any"', ["[replication] policy", '"all"', "'any'"]),
         ("detector_timeout_ms = 180", "detector_timeout_ms = 1.5", ["detector_timeout_ms", "1.5"]),
-        ("detector_timeout_ms = 180", "detector_timeout_ms = 50", ["heartbeat_interval_ms", "quarter"]),
+        ("detector_timeout_ms = 180", "detector_timeout_ms = 50", ["heartbeat_interval_ms", "third"]),
         ('"0.0.0.0:6379"', '"6379"', ["[edge] listen", "host:port", "'6379'"]),
         ('"0.0.0.0:6379"', '"::1:6379"', ["[edge] listen", "host:port"]),
         ('"0.0.0.0:6379"', '"h:65536"', ["[edge] listen", "host:port"]),

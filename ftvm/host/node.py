@@ -24,7 +24,7 @@ import trio
 from ftvm.config import Config
 from ftvm.errors import ArbiterError, ExitCode, FtvmError, NotProtected, PeerRefused, SnapshotError
 from ftvm.host import logs, reports, settings
-from ftvm.host.control import Answer, Handler
+from ftvm.host.control import Answer
 from ftvm.host.engine import Engine
 from ftvm.host.journal import Journal
 from ftvm.host.links import Links
@@ -410,7 +410,7 @@ class NodeShell:
         """A planned change of roles: the primary gives the machine to its shadow."""
         self._event(lambda now: self._core.ask_hand_over(now))
 
-    async def answer_status(self, _request: Answer) -> Answer:
+    def describe(self) -> Answer:
         """Everything `ftvm status` shows of this node, as JSON-ready values."""
         core = self._core.status()
         engine = self._engine.statistics() if self._engine is not None else None
@@ -433,8 +433,8 @@ class NodeShell:
             "notes": list(self._counters.notes),
         }
 
-    async def answer_digest(self, _request: Answer) -> Answer:
-        """Logs a `Digest` of the live machine now, and waits until it is in the log."""
+    async def log_digest(self) -> Digest:
+        """Logs a `Digest` of the live machine now, and waits until it is in the log. Raises `NotProtected`."""
         if self._engine is None or not self._engine.statistics().live:
             raise NotProtected(f"node {self._name} does not run the machine live; ask the other one")
         self._engine.digest_now()
@@ -442,22 +442,5 @@ class NodeShell:
             await self._digest_logged.park()
             digest = self._counters.last_digest
             assert digest is not None
-            return {"tick": digest.tick, "digest": digest.digest.hex()}
+            return digest
         raise NotProtected(f"node {self._name} logged no digest within {DIGEST_WAIT_S:g} s: it is throttled or halted")
-
-    async def answer_promote(self, _request: Answer) -> Answer:
-        self.ask_hand_over()
-        return {}
-
-    async def answer_power_off(self, _request: Answer) -> Answer:
-        self.ask_power_off()
-        return {}
-
-    def handlers(self) -> dict[str, Handler]:
-        """The control socket's operations."""
-        return {
-            "status": self.answer_status,
-            "digest": self.answer_digest,
-            "hand-over": self.answer_promote,
-            "power-off": self.answer_power_off,
-        }

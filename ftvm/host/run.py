@@ -15,6 +15,7 @@ from ftvm.host import welcome
 from ftvm.host.control import serve_control
 from ftvm.host.links import Links
 from ftvm.host.node import NodeShell
+from ftvm.host.node_control import handlers
 from ftvm.host.node_statistics import Outcome
 from ftvm.machine.board import BoardConfig
 from transport.certificates import client_context, node_identity, server_context
@@ -104,7 +105,7 @@ async def run_node(
             try:
                 await nursery.start(links.listen, node.listen)
                 if node.control is not None:
-                    await nursery.start(serve_control, node.control, shell.handlers())
+                    await nursery.start(serve_control, node.control, handlers(shell))
                 task_status.started(shell)
                 _calm_collector()
                 outcome = await shell.run(links, nursery, role, force=force)
