@@ -133,7 +133,7 @@ class ReplicationConfig:
     heartbeat_interval_ms: int = field(default=50, metadata=_integer(1, 10_000, "milliseconds"))
     digest_interval_ms: int = field(default=1_000, metadata=_integer(10, 60_000, "milliseconds"))
     lag_max_ms: int = field(default=50, metadata=_integer(5, 60_000, "milliseconds"))
-    slice_ms: int = field(default=10, metadata=_integer(1, 100, "milliseconds"))
+    slice_ms: int = field(default=12, metadata=_integer(1, 100, "milliseconds"))
 
     def __post_init__(self) -> None:
         if self.heartbeat_interval_ms * HEARTBEATS_PER_TIMEOUT_MIN > self.detector_timeout_ms:

@@ -16,6 +16,10 @@ from ftvm.host.welcome import MachineIdentity
 from ftvm.log.entry import Entry
 from ftvm.log.file import LogWriter, Sync
 
+WRITE_INTERVAL_NS = 50_000_000
+HELD_MAX = 1024
+"""Reports of an engine that are held back at most; each is bounded by what fits into one slice."""
+
 KEPT_LOGS_MAX = 100
 """Earlier logs of the same path that are kept as PATH.1, PATH.2, ...; then the operator has to tidy up."""
 
@@ -30,6 +34,7 @@ class Journal:
         self._writer: LogWriter | None = None
         self._held: deque[tuple[Entry, ...]] = deque()
         self._pos = self._committed = 0
+        self._written_ns = 0
         self._start_size = 0
         self.trouble = ""
         """Why the journal ended early, if it did."""
@@ -75,10 +80,18 @@ class Journal:
         """Everything before log position `pos` may be written."""
         self._committed = max(self._committed, pos)
 
-    def write(self) -> None:
-        """Write what is committed. Apart from `commit`, for whoever has something more urgent to do first."""
+    def write(self, now_ns: int | None = None) -> None:
+        """Write what is committed. With a time: only if the last write is `WRITE_INTERVAL_NS` ago.
+
+        One batch for many slices: a write for each would cost a busy machine more than the log is worth. What a
+        killed process had not written yet, its peer has.
+        """
         if not self._held or self._writer is None:
             return
+        if now_ns is not None:
+            if now_ns - self._written_ns < WRITE_INTERVAL_NS and len(self._held) < HELD_MAX:
+                return
+            self._written_ns = now_ns
         batch: list[Entry] = []
         while self._held and self._pos + len(self._held[0]) <= self._committed:
             entries = self._held.popleft()
@@ -91,6 +104,7 @@ class Journal:
                 self._give_up(error)
 
     def close(self) -> None:
+        self.write()
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()

@@ -155,7 +155,7 @@ class NodeShell:
                 # What is to be sent goes out before the guest runs: the answer of a peer is waited for longest.
                 self._links.flush()
                 self._journal.commit(self._core.committed)
-                self._journal.write()
+                self._journal.write(time.monotonic_ns())
                 if self._engine is not None:
                     self._engine.quiet = self._core.state is State.IN_SYNC
                     self._engine.kick()
@@ -442,5 +442,6 @@ class NodeShell:
             await self._digest_logged.park()
             digest = self._counters.last_digest
             assert digest is not None
+            self._journal.write()
             return digest
         raise NotProtected(f"node {self._name} logged no digest within {DIGEST_WAIT_S:g} s: it is throttled or halted")
