@@ -200,6 +200,7 @@ class Channel:
         if self._closed is not None:
             return
         self._end(ChannelClosed(f"closed by this side: {reason}", clean=True))
+        self._flush()
         with trio.move_on_after(self._limits.close_timeout_s):
             while self._session.queue_size and not self._is_path_over:
                 await self._room.park()

@@ -26,6 +26,8 @@ _SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5),
+    # And a flow that swallows what is sent, while datagrams still pass, does not hold outputs back for a quarter hour.
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000),
 )
 _CLOSED_HERE = "connection closed by this side"
 

@@ -37,6 +37,7 @@ from ftvm.replication.edge import (
     SendNode,
     StreamReset,
 )
+from ftvm.replication.edge_sessions import INPUT_WINDOW
 from ftvm.replication.messages import EdgeMessage
 from transport.background import open_background
 from transport.channel import Channel, Limits, open_channel
@@ -50,6 +51,7 @@ REFUSED_S = 1.0
 
 FLUSH_S = 0.02
 RECEIVE_SIZE = 65536
+BREAK_AGAIN_S = 1.0
 CLIENTS_WAITING_MAX = 256
 CLIENT_BUFFER_MAX = 8 << 20
 """Bytes of answers that one client may leave unread. Then it is disconnected, and the machine goes on."""
@@ -303,9 +305,12 @@ class EdgeShell:
         self._room.set()
         self._answered.set()
 
-    async def _input(self, data: bytes, *, is_break: bool = False) -> None:
-        """Give the machine input; waits for room in the window of what it has not acknowledged."""
-        while data:
+    async def _input(self, data: bytes, client: Client | None = None, *, is_break: bool = False) -> None:
+        """Give the machine input; waits for room in the window of what it has not acknowledged.
+
+        What a client that is gone had still to say is not given to anybody.
+        """
+        while data and not (client is not None and client.gone.is_set()):
             room = self._core.input_room(DEVICE)
             if room <= 0:
                 self._room = trio.Event()
@@ -343,7 +348,12 @@ class EdgeShell:
             self._discarding = True
             self._answered = trio.Event()
             await self._input(b"\0", is_break=True)
-            await self._answered.wait()
+            while not self._answered.is_set():
+                with trio.move_on_after(BREAK_AGAIN_S):
+                    await self._answered.wait()
+                    break
+                if self._all_logged():
+                    await self._input(b"\0", is_break=True)  # a guest that reset itself has forgotten the first
             self._must_break = self._discarding  # still discarding: the machine was started anew meanwhile
         self._discarding = False
 
@@ -361,7 +371,7 @@ class EdgeShell:
             while data := await client.receive():
                 self._must_break = self._breaks
                 self._unanswered = True
-                await self._input(data)
+                await self._input(data, client)
             await self._hear_out(client)
             nursery.cancel_scope.cancel()
         self._client = None
@@ -374,8 +384,13 @@ class EdgeShell:
             while not is_quiet:
                 with trio.move_on_after(wait_s) as quiet:
                     await self._spoke.park()
-                wait_s, is_quiet = QUIET_S, quiet.cancelled_caught
+                # Silence while a failover is under way says nothing about the guest.
+                wait_s, is_quiet = QUIET_S, quiet.cancelled_caught and self._all_logged()
             await client.flushed()
+
+    def _all_logged(self) -> bool:
+        """A node is live for us, and has every input in the log."""
+        return self._core.statistics().attached is not None and self._core.input_room(DEVICE) == INPUT_WINDOW
 
     async def _wait_gone(self, client: Client, scope: trio.CancelScope) -> None:
         await client.gone.wait()

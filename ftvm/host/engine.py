@@ -29,6 +29,9 @@ from ftvm.host.runner import IDLE_WAIT_MAX_S, LENT_TICKS, EngineConfig, Runner
 from ftvm.log.entry import Action, Entry, Input
 from ftvm.machine.machine import Machine
 
+QUIET_TICKS_MAX = 20_000_000
+"""Progress of this much is told all the same: a primary may be waiting for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
@@ -62,6 +65,7 @@ class Engine:
         self._bell = threading.Event()
         self._owner = threading.Lock()
         self._lent = False
+        self._noticed_tick = 0
         self.quiet = False
         """Mere progress of a follower waits until somebody looks, instead of waking him for every slice."""
         self._stopping = False
@@ -102,7 +106,9 @@ class Engine:
 
         If the engine's thread is at rest and the work is short, it is done, and reported, before this returns.
         """
-        if self._commands and not self._bell.is_set():
+        if self._commands and self._bell.is_set():
+            self._machine.raise_attention()  # the bell may have been rung before the slice that runs now
+        elif self._commands:
             if self._owner.acquire(blocking=False):
                 try:
                     self._lend()
@@ -178,7 +184,9 @@ class Engine:
         self._lent = True
         wait_s = self._go(LENT_TICKS)
         self._lent = False
-        if wait_s < IDLE_WAIT_MAX_S:
+        if self._runner.digest_due:
+            self._command(self._runner.log_digest)  # takes too long for a borrowed thread
+        elif wait_s < IDLE_WAIT_MAX_S:
             self._bell.set()  # there is more to do, or a timer to wait for
 
     def _go(self, ticks_max: int | None) -> float:
@@ -196,5 +204,13 @@ class Engine:
     def _report(self, report: Report) -> None:
         # In this order: whoever clears `quiet` looks for reports afterwards.
         self._reports.append(report)
-        if not self._lent and not (self.quiet and isinstance(report, Followed) and not report.outputs):
+        if not self._lent and not (self.quiet and self._is_mere_progress(report)):
             self._notify()
+
+    def _is_mere_progress(self, report: Report) -> bool:
+        if not isinstance(report, Followed) or report.outputs:
+            return False
+        if report.tick - self._noticed_tick < QUIET_TICKS_MAX:
+            return True
+        self._noticed_tick = report.tick
+        return False

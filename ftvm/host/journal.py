@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from ftvm.errors import LogError
 from ftvm.host import logs
@@ -47,6 +48,10 @@ class Journal:
     def encoded_bytes(self) -> int:
         """Bytes of the log so far, without the snapshot that it starts with."""
         return 0 if self._writer is None else self._writer.size - self._start_size
+
+    def describe(self) -> dict[str, Any]:
+        """For `ftvm status`."""
+        return {"bytes": self.encoded_bytes, "path": self.path_text, "trouble": self.trouble}
 
     def start(self, machine: MachineIdentity, pos: int, state: bytes) -> None:
         """A new log that begins with this state of the machine. An older one at the path is set aside."""

@@ -35,10 +35,6 @@ from transport.probe import ProbeResult, probe
 PEER_QUEUE_MAX = 512 << 20
 """Bytes queued to one peer: a snapshot of the largest machine must fit. The gate bounds what follows it."""
 
-DATAGRAM_AGE_INTERVALS = 2.5
-"""A datagram of ours that the peer heard so long ago still says that it hears them."""
-
-NS_PER_S = 1_000_000_000
 PROBE_TIMEOUT_S = 0.15
 PROBE_AGAIN_S = 0.002
 JOIN_TIMEOUT_S = 2.0
@@ -84,6 +80,7 @@ class Links:
         contexts: tuple[ssl.SSLContext, ssl.SSLContext],
         heartbeats: HeartbeatService,
         heartbeat_interval_s: float,
+        datagram_age_max_ns: int,
         nursery: trio.Nursery,
     ) -> None:
         self._user = user
@@ -93,7 +90,7 @@ class Links:
         self._server_context, self._client_context = contexts
         self._heartbeats = heartbeats
         self._heartbeat_interval_s = heartbeat_interval_s
-        self._datagram_age_max_ns = int(DATAGRAM_AGE_INTERVALS * heartbeat_interval_s * NS_PER_S)
+        self._datagram_age_max_ns = datagram_age_max_ns
         self._nursery = nursery
         self._numbers = itertools.count(1)
         self._links: dict[int, Link] = {}

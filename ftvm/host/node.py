@@ -15,7 +15,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Container
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -23,7 +22,7 @@ import trio
 
 from ftvm.config import Config
 from ftvm.errors import ArbiterError, ExitCode, FtvmError, NotProtected, PeerRefused, SnapshotError
-from ftvm.host import logs, reports, settings
+from ftvm.host import logs, node_statistics, reports, settings
 from ftvm.host.control import Answer
 from ftvm.host.engine import Engine
 from ftvm.host.journal import Journal
@@ -73,6 +72,8 @@ class NodeShell:
         self._times = FailoverTimes()
         self._counters = Counters()
         self._digest_logged = trio.lowlevel.ParkingLot()
+        self._joining = trio.Lock()
+        self._failure: Exception | None = None
         self._moved = trio.lowlevel.ParkingLot()
         self._fed_early: list[effects.Apply] | None = None
         self._links: Links
@@ -103,6 +104,8 @@ class NodeShell:
             links.close_all("the node stops")
             await self._stop_engine()
             self._journal.close()
+        if self._failure is not None:
+            raise self._failure
         assert self._outcome is not None
         return self._outcome
 
@@ -189,7 +192,7 @@ class NodeShell:
             case effects.Probe(peer):
                 self._nursery.start_soon(self._probe, self._core, peer)
             case effects.Join(peer):
-                self._nursery.start_soon(self._links.join, peer, self._config.node(peer).listen, self._life)
+                self._nursery.start_soon(self._join, peer, self._life)
             case effects.RestoreSnapshot(state, pos, _):
                 self._fed_early = []
                 self._nursery.start_soon(self._restore, self._core, state, pos)
@@ -257,6 +260,13 @@ class NodeShell:
         answer = await self._links.probe(peer, self._config.node(peer).listen, self._life)
         self._event_of(core, lambda now: core.probed(peer, answer, now))
 
+    async def _join(self, peer: str, life: Life) -> None:
+        """One at a time: the peer takes a second session for the end of the first."""
+        if self._joining.locked():
+            return
+        async with self._joining:
+            await self._links.join(peer, self._config.node(peer).listen, life)
+
     async def _restore(self, core: Node, state: bytes, pos: int) -> None:
         try:
             machine = await trio.to_thread.run_sync(Machine.restore, state)
@@ -312,8 +322,13 @@ class NodeShell:
 
     def _collect(self) -> None:
         """The engine rang: it has something to report."""
-        if not self._performing and self._outcome is None:
+        if self._performing or self._outcome is not None:
+            return
+        try:
             self._run_events(None)
+        except Exception as error:  # this is a callback of trio's loop: it is raised where the node is run
+            self._failure = error
+            self._ended.set()
 
     def _take_reports(self) -> None:
         if self._engine is not None and self._outcome is None:
@@ -412,25 +427,13 @@ class NodeShell:
 
     def describe(self) -> Answer:
         """Everything `ftvm status` shows of this node, as JSON-ready values."""
-        core = self._core.status()
+        self._journal.write()
         engine = self._engine.statistics() if self._engine is not None else None
-        digest = self._counters.last_digest
         return {
             "node": self._name,
-            "core": {**asdict(core), "state": core.state.name, "life": core.life.hex()},
-            "engine": None if engine is None else asdict(engine),
-            "log": {
-                "entries": self._counters.log_entries,
-                "bytes": self._journal.encoded_bytes,
-                "path": self._journal.path_text,
-                "trouble": self._journal.trouble,
-                "digests": self._counters.digests,
-                "last_digest": digest.digest.hex() if digest else "",
-                "last_digest_tick": digest.tick if digest else 0,
-            },
+            **node_statistics.describe(self._core.status(), engine, self._counters, self._times),
+            "log": {**node_statistics.describe_log(self._counters), **self._journal.describe()},
             "wire_bytes_out": self._links.bytes_out(),
-            "failover_ns": asdict(self._times),
-            "notes": list(self._counters.notes),
         }
 
     async def log_digest(self) -> Digest:

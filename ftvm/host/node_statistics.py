@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ftvm.errors import ExitCode
 from ftvm.host.engine import EngineStatistics
@@ -77,3 +78,26 @@ class NodeStatistics:
             log_bytes=log_bytes,
             busy_ns=engine.busy_ns if engine else 0,
         )
+
+
+def describe(
+    core: NodeStatus, engine: EngineStatistics | None, counters: Counters, times: FailoverTimes
+) -> dict[str, Any]:
+    """For `ftvm status`, as JSON-ready values."""
+    return {
+        "core": {**asdict(core), "state": core.state.name, "life": core.life.hex()},
+        "engine": None if engine is None else asdict(engine),
+        "failover_ns": asdict(times),
+        "notes": list(counters.notes),
+    }
+
+
+def describe_log(counters: Counters) -> dict[str, Any]:
+    """For `ftvm status`: the log as this node's engine made or executed it."""
+    digest = counters.last_digest
+    return {
+        "entries": counters.log_entries,
+        "digests": counters.digests,
+        "last_digest": digest.digest.hex() if digest else "",
+        "last_digest_tick": digest.tick if digest else 0,
+    }

@@ -17,6 +17,7 @@ from ftvm.host.links import Links
 from ftvm.host.node import NodeShell
 from ftvm.host.node_control import handlers
 from ftvm.host.node_statistics import Outcome
+from ftvm.host.settings import datagram_age_max_ns
 from ftvm.machine.board import BoardConfig
 from transport.certificates import client_context, node_identity, server_context
 from transport.errors import CertificateProblem, ListenFailed
@@ -100,6 +101,7 @@ async def run_node(
                 contexts,
                 heartbeats,
                 config.replication.heartbeat_interval_ms / 1000,
+                datagram_age_max_ns(config),
                 nursery,
             )
             try:

@@ -84,6 +84,7 @@ class Runner:
         self._last_sample: tuple[int, int] | None = None
         self._next_digest_ns = 0
         self._digest_tick = machine.tick
+        self.digest_due = False
         self.busy_ns = 0
         self.slices = 0
 
@@ -104,9 +105,9 @@ class Runner:
 
     def _is_short(self) -> bool:
         backlog = self.backlog
-        return len(backlog) <= LENT_ENTRIES_MAX and (
-            not backlog or backlog[-1].tick - self._machine.tick <= LENT_TICKS
-        )
+        if len(backlog) > LENT_ENTRIES_MAX or any(isinstance(entry, Digest) for entry in backlog):
+            return False
+        return not backlog or backlog[-1].tick - self._machine.tick <= LENT_TICKS
 
     def _timed_run(self, until: int) -> StopReason:
         started_ns, tick = time.monotonic_ns(), self._machine.tick
@@ -148,7 +149,8 @@ class Runner:
         slice_ticks = ticks_max or max(SLICE_TICKS_MIN, self._pacer.ticks_in(self._config.slice_ns))
         reason = self._timed_run(machine.tick + slice_ticks)
         self._idle = reason is StopReason.IDLE
-        self._end_turn(entries, sample=reason in (StopReason.LIMIT, StopReason.ATTENTION, StopReason.HALTED))
+        at_end = reason in (StopReason.LIMIT, StopReason.ATTENTION, StopReason.HALTED)
+        self._end_turn(entries, sample=at_end, lent=ticks_max is not None)
         if reason is StopReason.HALTED:
             self._report_halt()
         if self._idle:
@@ -171,17 +173,16 @@ class Runner:
             return IDLE_WAIT_MAX_S
         return min(max(0, self._pacer.wake_ns(deadline) - now_ns) / NS_PER_S, IDLE_WAIT_MAX_S)
 
-    def _end_turn(self, entries: list[Entry], *, sample: bool) -> None:
+    def _end_turn(self, entries: list[Entry], *, sample: bool, lent: bool = False) -> None:
         machine = self._machine
         now_ns = time.monotonic_ns()
         # A guest that speaks all the time never gets to the end of a slice: its clock is due all the same.
         sample = sample or now_ns - self._sampled_ns >= self._config.slice_ns
         if sample and machine.halt is None and machine.tick > self.last_entry_tick:
             self._sample(entries, now_ns)
-        if now_ns >= self._next_digest_ns and machine.tick > self._digest_tick:
-            self._log(entries, Digest(machine.tick, machine.digest()))
-            self._next_digest_ns = now_ns + self._config.digest_interval_ns
-            self._digest_tick = machine.tick
+        self.digest_due = now_ns >= self._next_digest_ns and machine.tick > self._digest_tick
+        if self.digest_due and not lent:
+            self._log(entries, self._new_digest())
         if machine.tick > self.last_entry_tick:
             self._log(entries, Horizon(machine.tick))
         outputs = tuple(machine.take_outputs())
@@ -194,9 +195,15 @@ class Runner:
 
     def log_digest(self) -> None:
         if self.live:
-            digest = Digest(self._machine.tick, self._machine.digest())
+            digest = self._new_digest()
             self.last_entry_tick = digest.tick
             self._report(Executed(digest.tick, (digest,), ()))
+
+    def _new_digest(self) -> Digest:
+        self.digest_due = False
+        self._digest_tick = self._machine.tick
+        self._next_digest_ns = time.monotonic_ns() + self._config.digest_interval_ns
+        return Digest(self._machine.tick, self._machine.digest())
 
     def _log(self, entries: list[Entry], entry: Entry) -> None:
         self._machine.apply(entry)

@@ -14,6 +14,9 @@ SESSION_BEATS_PER_TIMEOUT = 2.5
 """Sessions beat so slowly, where nothing else is sent: they are the second way, for networks that drop datagrams."""
 
 
+BEAT_MARGIN_MS = 20
+
+
 def of_core(config: Config, node: str) -> ReplicationConfig:
     replication = config.replication
     return ReplicationConfig(
@@ -23,6 +26,16 @@ def of_core(config: Config, node: str) -> ReplicationConfig:
         heartbeat_ns=int(replication.detector_timeout_ms * NS_PER_MS / SESSION_BEATS_PER_TIMEOUT),
         lag_ticks_max=replication.lag_max_ms * TICKS_PER_MS_MAX,
     )
+
+
+def datagram_age_max_ns(config: Config) -> int:
+    """While the peer has heard a datagram of ours this recently, the session need not beat.
+
+    Should datagrams end now, the next session beat must still come before the peer takes us for dead.
+    """
+    replication = config.replication
+    spare_ms = replication.detector_timeout_ms * (1 - 1 / SESSION_BEATS_PER_TIMEOUT) - BEAT_MARGIN_MS
+    return int(max(0, spare_ms) * NS_PER_MS)
 
 
 def of_engine(config: Config) -> EngineConfig:
