@@ -85,8 +85,7 @@ def test_what_was_recorded_replays_to_every_digest(tmp_path: Path) -> None:
     for name in ("alpha", "beta"):
         result = ftvm.replay_log(tmp_path / f"{name}.ftlog")
         assert result.digests_compared >= 1
-        with ftvm.LogReader(tmp_path / f"{name}.ftlog") as log:
-            assert any(isinstance(entry, ftvm.Digest) for entry in log.entries())
+        assert has_digest(tmp_path / f"{name}.ftlog")
 
 
 async def _record(folder: Path) -> None:
@@ -103,6 +102,14 @@ async def _record(folder: Path) -> None:
         await edge.send(b"INCR n\r\n")
         assert await edge.receive() == b":50\r\n"
         assert beta.statistics().log_position > position
+        with trio.fail_after(10):
+            while not has_digest(folder / "beta.ftlog"):
+                await trio.sleep(0.02)
+
+
+def has_digest(path: Path) -> bool:
+    with ftvm.LogReader(path) as log:
+        return any(isinstance(entry, ftvm.Digest) for entry in log.entries())
 
 
 def test_a_second_machine_is_refused_before_the_block(tmp_path: Path) -> None:
