@@ -103,7 +103,9 @@ async def _record(folder: Path) -> None:
         assert await edge.receive() == b":50\r\n"
         assert beta.statistics().log_position > position
         with trio.fail_after(10):
-            while not has_digest(folder / "beta.ftlog"):
+            while True:
+                if has_digest(folder / "beta.ftlog"):
+                    break
                 await trio.sleep(0.02)
 
 
