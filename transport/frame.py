@@ -28,7 +28,6 @@ _HEADER = struct.Struct(">IQBI")
 _CHECKSUM = struct.Struct(">I")
 HEADER_SIZE = _HEADER.size + _CHECKSUM.size
 PAYLOAD_SIZE_MAX = 256 * 1024
-FRAME_SIZE_MAX = HEADER_SIZE + PAYLOAD_SIZE_MAX
 
 
 class FrameType(IntEnum):

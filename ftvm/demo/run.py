@@ -26,9 +26,6 @@ from ftvm.log.entry import Digest
 from ftvm.log.file import LogReader
 
 NS_PER_MS = 1_000_000
-OPERATIONS_MIN = 2000
-"""Acknowledged operations on each side of the kill."""
-
 REAL_CLIENT_REQUESTS = 1000
 REAL_CLIENT_TIMEOUT_S = 120.0
 SURVIVAL_TIMEOUT_S = 30.0
