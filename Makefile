@@ -7,9 +7,11 @@ BIN := $(VENV)/bin
 PACKAGES_DONE := $(VENV)/.packages-done
 TOOLS_DONE := $(VENV)/.tools-done
 
-# What the tests and benchmarks use besides Python packages: clients, a peer to measure against, load, namespaces.
+# What the tests and benchmarks use besides Python packages: clients, arbiters, peers to measure against, load,
+# namespaces, a model checker.
 TOOLS := redis-cli:redis-tools redis-server:redis-server qemu-system-riscv64:qemu-system-misc \
-         stress-ng:stress-ng ip:iproute2
+         stress-ng:stress-ng ip:iproute2 iptables:iptables etcd:etcd-server etcdctl:etcd-client redis-sentinel:redis-sentinel \
+         spin:spin gcc:gcc faketime:faketime
 
 SEEDS ?= 0:10000
 PROGRAMS ?= 10000
