@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import trio
@@ -19,35 +20,42 @@ from ftvm.cli.progress import prepared_kernel
 from ftvm.errors import ExitCode
 
 if TYPE_CHECKING:
-    from ftvm.demo.run import DemoResult, Moment
+    from ftvm.demo.run import DemoResult, Kill, Moment
+    from ftvm.demo.stage import Stage
 
 Operations = Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))]
+Kills = Annotated[int, Parameter(validator=Number(gte=1, lte=100))]
+KILLS_SHOWN_MAX = 5
 
 
 def demo(
     *,
     operations: Operations = 2500,
+    kills: Kills = 1,
     keep: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Run a Redis-like service twice, load it, kill the primary with SIGKILL, and account for every operation.
 
-    Exits with 0 only if nothing was lost or doubled, and a replay of the survivor's log agrees with both replicas.
+    The killed node comes back as a shadow while the load goes on. Exits with 0 only if nothing was lost or doubled,
+    and replays of all logs agree with each other and with both replicas.
 
     Parameters
     ----------
     operations
-        Acknowledged operations on each side of the kill.
+        Acknowledged operations on each side of a kill.
+    kills
+        How often to kill whichever node is live, with re-protection between.
     keep
         Leave the survivor and the edge running, and say how to connect.
     as_json
         Print one JSON object as the last line.
     """
     prepared_kernel()
-    return trio.run(_demo, operations, keep, as_json)
+    return trio.run(_demo, operations, kills, keep, as_json)
 
 
-async def _demo(operations: int, keep: bool, as_json: bool) -> int:
+async def _demo(operations: int, kills: int, keep: bool, as_json: bool) -> int:
     from ftvm.demo.run import run_demo
     from ftvm.demo.stage import open_stage
     from ftvm.guests import path as guest_path
@@ -64,11 +72,11 @@ async def _demo(operations: int, keep: bool, as_json: bool) -> int:
     async with open_stage(folder, image) as stage:
         tell(f"protected: alpha (pid {stage.pid('alpha')}) is live, beta (pid {stage.pid('beta')}) follows in lockstep")
         with _view(as_json) as show:
-            result = await run_demo(stage, operations=operations, tell=tell, show=show)
+            result = await run_demo(stage, operations=operations, kills=kills, tell=tell, show=show)
         if not as_json:
             _print_table(result)
         if keep:
-            _tell_how_to_connect(stage.port, stage.toml, [stage.pid(name) for name in ("beta", "edge")], tell)
+            _tell_how_to_connect(stage, tell)
             stage.forget()
     if not keep:
         _remove(folder)
@@ -87,11 +95,10 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tell_how_to_connect(port: int, toml: Path, pids: list[int], tell: Callable[[str], None]) -> None:
-    tell(f"left running; connect with: redis-cli -p {port}")
-    tell(f"look at it with: ftvm status {toml}")
-    tell(f"start a new shadow with: ftvm shadow {toml} --node alpha")
-    tell(f"end it with: kill {' '.join(map(str, pids))}")
+def _tell_how_to_connect(stage: Stage, tell: Callable[[str], None]) -> None:
+    tell(f"left running; connect with: redis-cli -p {stage.port}")
+    tell(f"look at it with: ftvm status {stage.toml}")
+    tell(f"end it with: kill {' '.join(map(str, stage.pids()))}")
 
 
 @contextmanager
@@ -143,16 +150,13 @@ def _print_table(result: DemoResult) -> None:
         ("surprising answers", f"{len(result.surprises)}"),
         ("rate, p50", f"{result.rate_per_s:.0f}/s, {result.latency_p50_ms:.2f} ms"),
         ("longest gap between two answers", f"{result.gap_ms:.1f} ms"),
-        (
-            "of it: detection, claim, catch-up",
-            f"{result.detection_ms:.1f} + {result.claim_ms:.1f} + {result.catch_up_ms:.1f} ms",
-        ),
+        *_rows_of_kills(result.kills),
         ("generation", f"{result.generation}"),
         ("ticks of the guest", f"{result.ticks}"),
         ("log", f"{result.log_bytes} bytes"),
-        ("digests compared in the replay", f"{result.digests_compared}"),
-        ("replay agrees with both replicas", "yes" if result.digest_match else "NO"),
-        ("redis-benchmark", result.real_client or "not installed"),
+        ("digests compared in the replays", f"{result.digests_compared}"),
+        ("replays agree with both replicas", "yes" if result.digest_match else f"NO: {result.divergence}"),
+        ("redis-benchmark", "see above" if result.real_client else "not installed"),
     ]
     for name, value in rows:
         table.add_row(name, value)
@@ -161,3 +165,15 @@ def _print_table(result: DemoResult) -> None:
     for surprise in result.surprises:
         console.print(f"surprise: {surprise}")
     console.print("[green]nothing lost, nothing doubled[/]" if result.ok else "[red]the promise was broken[/]")
+
+
+def _rows_of_kills(kills: Sequence[Kill]) -> Iterator[tuple[str, str]]:
+    if len(kills) > KILLS_SHOWN_MAX:
+        gaps = sorted(kill.gap_ms for kill in kills)
+        yield "gaps of all kills: median, longest", f"{median(gaps):.1f}, {gaps[-1]:.1f} ms"
+        yield "protected again after, median", f"{median(kill.reprotection_ms for kill in kills):.0f} ms"
+        return
+    for number, kill in enumerate(kills, 1):
+        steps = f"{kill.detection_ms:.1f} + {kill.claim_ms:.1f} + {kill.catch_up_ms:.1f}"
+        yield f"gap {number} (detection + claim + catch-up)", f"{kill.gap_ms:.1f} ms ({steps})"
+        yield f"  {kill.victim} a shadow again after", f"{kill.reprotection_ms:.0f} ms"

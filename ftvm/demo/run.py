@@ -1,7 +1,7 @@
-"""The demonstration itself: load, kill, go on, audit, replay.
+"""The demonstration itself: load, kill, heal, again, and then the audit.
 
-Everything it claims is checked from outside: by the client that has the acknowledgements, and by a replay of the
-survivor's log from its beginning on a third machine in this process.
+Everything it claims is checked from outside: by the client that has the acknowledgements, and by a replay of every
+life's log on a third machine in this process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,9 @@ import trio
 
 from ftvm.demo.load import Audit, Ledger, Loader
 from ftvm.demo.resp import open_resp
-from ftvm.demo.stage import Stage, find_tool
+from ftvm.demo.stage import NODES, Stage, find_tool
+from ftvm.demo.verify import logs_of, verify_replays
 from ftvm.errors import DivergenceError, FtvmError
-from ftvm.host.replay import replay_log
-from ftvm.log.entry import Digest
-from ftvm.log.file import LogReader
 
 NS_PER_MS = 1_000_000
 REAL_CLIENT_REQUESTS = 1000
@@ -35,25 +34,41 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Kill:
+    """One SIGKILL of the live node. Times in ms; the first four make up the gap, but for the answer's own way."""
+
+    victim: str
+    gap_ms: float
+    """The longest time between two answers around the kill, as the client saw it."""
+    noticed_ms: float
+    """Part of `detection_ms`: until the survivor saw the connection end."""
+    detection_ms: float
+    claim_ms: float
+    catch_up_ms: float
+    generation: int
+    reprotection_ms: float
+    """From the start of the new shadow's process until the machine was protected again."""
+
+
+@dataclass(frozen=True, slots=True)
 class DemoResult:
     """What the demonstration saw. Times in ms, sizes in bytes."""
 
+    kills: tuple[Kill, ...]
     acknowledged: int
     lost: int
     duplicated: int
     gap_ms: float
+    """The longest between any two answers, kills and re-protections included."""
     generation: int
     digest_match: bool
     digests_compared: int
+    divergence: str
+    """What differs, where `digest_match` is false."""
     log_bytes: int
     ticks: int
     rate_per_s: float
     latency_p50_ms: float
-    detection_ms: float
-    noticed_ms: float
-    """Part of `detection_ms`: until the survivor saw the connection end."""
-    claim_ms: float
-    catch_up_ms: float
     surprises: tuple[str, ...]
     real_client: str
 
@@ -72,43 +87,73 @@ class Moment:
     nodes: dict[str, dict[str, Any] | None]
 
 
-async def run_demo(stage: Stage, *, operations: int, tell: Tell, show: Callable[[Moment], None]) -> DemoResult:
-    """Load the machine on `stage`, kill its primary by SIGKILL in mid-load, and account for everything."""
+async def run_demo(
+    stage: Stage, *, operations: int, kills: int, tell: Tell, show: Callable[[Moment], None]
+) -> DemoResult:
+    """Load the machine on `stage`, kill whichever node is live, `kills` times, and account for everything."""
     real = [await _benchmark(stage, tell)]
+    done: list[Kill] = []
     async with open_resp("127.0.0.1", stage.port) as client:
         loader = Loader(client, "demo")
-        killed_ns = await _load_and_kill(stage, loader, operations, tell, show)
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(loader.run, stop)
+            nursery.start_soon(_watch, stage, loader, show)
+            for number in range(kills):
+                victim, survivor = NODES[number % 2], NODES[(number + 1) % 2]
+                done.append(await _kill(stage, loader, victim, survivor, operations, tell))
+            stop.set()
+            await trio.sleep(WATCH_S)
+            nursery.cancel_scope.cancel()
         tell("auditing: every token is read back over the same connection")
         audit = await loader.audit()
-    real.append(await _cross_check(stage, loader.ledger, tell))
+    await _cross_check(stage, loader.ledger, tell)
     real.append(await _benchmark(stage, tell))
-    return await _account(stage, loader.ledger, audit, killed_ns, next((line for line in real if line), ""), tell)
+    words = next((line for line in real if line), "")
+    return await _account(stage, loader.ledger, audit, done, words, tell)
 
 
-async def _load_and_kill(
-    stage: Stage, loader: Loader, operations: int, tell: Tell, show: Callable[[Moment], None]
-) -> int:
-    """Returns when the primary was killed (monotonic ns)."""
-    stop = trio.Event()
-    killed_ns = 0
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(loader.run, stop)
-        nursery.start_soon(_watch, stage, loader, show)
-        await loader.acknowledged(operations)
-        tell(f"{loader.ledger.acknowledged} operations acknowledged; SIGKILL to the primary, pid {stage.pid('alpha')}")
-        killed_ns = time.monotonic_ns()
-        stage.signal("alpha", signal.SIGKILL)
-        with trio.move_on_after(SURVIVAL_TIMEOUT_S) as scope:
-            await loader.acknowledged(loader.ledger.acknowledged + 1)
-            gap_ms = loader.ledger.longest_gap()[0] / NS_PER_MS
-            tell(f"the next answer came after {gap_ms:.1f} ms, on the same connection")
-            await loader.acknowledged(loader.ledger.acknowledged + operations)
-        if scope.cancelled_caught:
-            raise FtvmError(f"no answers within {SURVIVAL_TIMEOUT_S:g} s of the kill: {stage.said('beta')[-400:]}")
-        stop.set()
-        await trio.sleep(WATCH_S)
-        nursery.cancel_scope.cancel()
-    return killed_ns
+async def _kill(stage: Stage, loader: Loader, victim: str, survivor: str, operations: int, tell: Tell) -> Kill:
+    """Half of the operations, SIGKILL, the other half while the killed node comes back as a shadow."""
+    ledger = loader.ledger
+    await _answers(stage, loader, operations, survivor)
+    tell(f"{ledger.acknowledged} operations acknowledged; SIGKILL to the primary {victim}, pid {stage.pid(victim)}")
+    killed_ns = time.monotonic_ns()
+    stage.signal(victim, signal.SIGKILL)
+    await _answers(stage, loader, 2, survivor)  # the first may have been on its way
+    gap_ms = _gap_around(ledger, killed_ns)
+    tell(f"the next answer came after {gap_ms:.1f} ms, on the same connection")
+    status = await stage.wait_live(survivor)
+    await stage.wait_exit(victim)
+    started_ns = time.monotonic_ns()
+    stage.start_node(victim, "shadow")
+    await _answers(stage, loader, operations, survivor)
+    await stage.wait_status(survivor, lambda now: now["core"]["state"] == "PROTECTED", "a new shadow")
+    reprotection_ms = (time.monotonic_ns() - started_ns) / NS_PER_MS
+    tell(f"protected again: {survivor} is live, {victim} (pid {stage.pid(victim)}) follows in lockstep")
+    steps = status["failover_ns"]
+    return Kill(
+        victim=victim,
+        gap_ms=round(gap_ms, 3),
+        noticed_ms=round((steps["session_lost_ns"] - killed_ns) / NS_PER_MS, 3),
+        detection_ms=round((steps["claimed_ns"] - killed_ns) / NS_PER_MS, 3),
+        claim_ms=round((steps["activated_ns"] - steps["claimed_ns"]) / NS_PER_MS, 3),
+        catch_up_ms=round((steps["live_ns"] - steps["activated_ns"]) / NS_PER_MS, 3),
+        generation=status["core"]["generation"],
+        reprotection_ms=round(reprotection_ms, 1),
+    )
+
+
+async def _answers(stage: Stage, loader: Loader, count: int, survivor: str) -> None:
+    with trio.move_on_after(SURVIVAL_TIMEOUT_S + count / 10) as scope:
+        await loader.acknowledged(loader.ledger.acknowledged + count)
+    if scope.cancelled_caught:
+        raise FtvmError(f"no answers for {SURVIVAL_TIMEOUT_S:g} s: {stage.said(survivor)[-400:]}")
+
+
+def _gap_around(ledger: Ledger, killed_ns: int) -> float:
+    """In ms: the longest time between two answers of which the second came after the kill."""
+    return max((later - earlier) / NS_PER_MS for earlier, later in pairwise(ledger.answered_ns) if later > killed_ns)
 
 
 async def _watch(stage: Stage, loader: Loader, show: Callable[[Moment], None]) -> None:
@@ -163,15 +208,23 @@ async def _run_tool(words: list[str]) -> str:
     raise FtvmError(f"{words[0]} did not end within {REAL_CLIENT_TIMEOUT_S:g} s")
 
 
-async def _account(stage: Stage, ledger: Ledger, audit: Audit, killed_ns: int, real: str, tell: Tell) -> DemoResult:
-    status = await stage.status("beta")
-    final = await stage.ask("beta", "digest")
-    tell(f"replaying the survivor's log from the start to tick {final['tick']}")
-    own, dead = stage.folder / "beta.ftlog", stage.folder / "alpha.ftlog"
-    matches, compared = await trio.to_thread.run_sync(verify_replay, own, dead, final["tick"], final["digest"])
-    steps = status["failover_ns"]
+async def _account(
+    stage: Stage, ledger: Ledger, audit: Audit, kills: list[Kill], real: str, tell: Tell
+) -> DemoResult:
+    victim, live = kills[-1].victim, NODES[len(kills) % 2]
+    final = await stage.ask(live, "digest")
+    await stage.wait_status(victim, lambda now: now["log"]["last_digest_tick"] >= final["tick"], "the newest digest")
+    status = await stage.status(live)
+    tell(f"replaying the logs of all {len(kills) + 2} lives, the last two to tick {final['tick']}")
+    matches, compared, divergence = True, 0, ""
+    try:
+        logs = _logs_by_age(stage)
+        compared = await trio.to_thread.run_sync(verify_replays, logs, final["tick"], final["digest"])
+    except DivergenceError as error:
+        matches, divergence = False, str(error)
     times = ledger.answered_ns
     return DemoResult(
+        kills=tuple(kills),
         acknowledged=audit.acknowledged,
         lost=audit.lost,
         duplicated=audit.duplicated,
@@ -179,30 +232,17 @@ async def _account(stage: Stage, ledger: Ledger, audit: Audit, killed_ns: int, r
         generation=status["core"]["generation"],
         digest_match=matches,
         digests_compared=compared,
+        divergence=divergence,
         log_bytes=status["log"]["bytes"],
         ticks=final["tick"],
         rate_per_s=round((len(times) - 1) * 1e9 / (times[-1] - times[0]), 1),
         latency_p50_ms=round(statistics.median(ledger.latencies_ns) / NS_PER_MS, 3),
-        noticed_ms=round((steps["session_lost_ns"] - killed_ns) / NS_PER_MS, 3),
-        detection_ms=round((steps["claimed_ns"] - killed_ns) / NS_PER_MS, 3),
-        claim_ms=round((steps["activated_ns"] - steps["claimed_ns"]) / NS_PER_MS, 3),
-        catch_up_ms=round((steps["live_ns"] - steps["activated_ns"]) / NS_PER_MS, 3),
         surprises=audit.surprises,
         real_client=real,
     )
 
 
-def verify_replay(own: Path, dead: Path, tick: int, digest: str) -> tuple[bool, int]:
-    """Replay the survivor's log to `tick`: (all digests match, how many were compared).
-
-    Compared are every Digest in the log itself, every Digest that the dead primary had on its disk, and `digest`, the
-    live machine's. What the dead primary logged before the survivor joined it is compared by a replay of its own log.
-    """
-    try:
-        before = replay_log(dead)
-        with LogReader(dead) as reader:
-            theirs = {entry.tick: entry.digest for entry in reader.entries() if isinstance(entry, Digest)}
-        result = replay_log(own, until=tick, expect={**theirs, tick: bytes.fromhex(digest)})
-    except DivergenceError:
-        return False, 0
-    return result.tick == tick, before.digests_compared + result.digests_compared
+def _logs_by_age(stage: Stage) -> list[Path]:
+    """Of all lives: the nodes took turns."""
+    first, second = (logs_of(stage.folder / f"{name}.ftlog") for name in NODES)
+    return [log for pair in zip_longest(first, second) for log in pair if log is not None]

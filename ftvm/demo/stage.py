@@ -86,6 +86,10 @@ class Stage:
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
+    def pids(self) -> list[int]:
+        """Of all that run."""
+        return [process.pid for process in self._processes.values() if process.poll() is None]
+
     def signal(self, name: str, number: signal.Signals) -> None:
         """To one of the processes that this stage started, by its id; nothing if it has ended."""
         process = self._processes[name]

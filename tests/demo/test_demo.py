@@ -10,7 +10,7 @@ FIELDS = {"acknowledged", "lost", "duplicated", "gap_ms", "generation", "digest_
 
 def test_the_demo_loses_nothing_and_says_so_in_its_last_line(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "ftvm", "demo", "--json", "--operations", "200"],
+        [sys.executable, "-m", "ftvm", "demo", "--json", "--operations", "200", "--kills", "2"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -21,10 +21,13 @@ def test_the_demo_loses_nothing_and_says_so_in_its_last_line(tmp_path: Path) -> 
     said = json.loads(done.stdout.splitlines()[-1])
     assert said.keys() >= FIELDS
     assert (said["lost"], said["duplicated"], said["surprises"]) == (0, 0, [])
-    assert said["acknowledged"] >= 400
+    assert said["acknowledged"] >= 800
     assert said["digest_match"] is True
     assert said["digests_compared"] >= 2
-    assert said["generation"] == 2
+    assert said["generation"] == 3
+    assert [kill["victim"] for kill in said["kills"]] == ["alpha", "beta"]
+    assert [kill["generation"] for kill in said["kills"]] == [2, 3]
+    assert all(kill["reprotection_ms"] > 0 for kill in said["kills"])
     assert 0 < said["gap_ms"] < 10_000
     assert said["log_bytes"] > 0
     assert said["ticks"] > 0
