@@ -1,10 +1,10 @@
 """A node: the imperative shell around one replica.
 
 Theory of operation. Everything that decides is in `ftvm.replication.Node`, which sees events and answers with
-effects. This file only carries: channels, the engine's reports, the arbiter's answers and time go in; the effects
-are carried out, in their order, synchronously. What takes time (a question to the arbiter, a probe, restoring a
-snapshot) is started as a task and comes back as another event. Events that arise while effects are carried out
-wait their turn in one queue, so the core is never entered twice.
+effects. This file only carries: channels, the arbiter's answers and time go in; the effects are carried out, in their
+order, synchronously (those on the machine by its `MachineRoom`, where the engine's reports come from). What takes
+time (a question to the arbiter, a probe) is started as a task and comes back as another event. Events that arise
+while effects are carried out wait their turn in one queue, so the core is never entered twice.
 
 When the core says `StartOver`, the machine and its life are thrown away and a new core joins as a shadow.
 """
@@ -21,18 +21,14 @@ from typing import Any
 import trio
 
 from ftvm.config import Config
-from ftvm.errors import ArbiterError, ExitCode, FtvmError, NotProtected, PeerRefused, SnapshotError
-from ftvm.host import logs, node_statistics, reports, settings
+from ftvm.errors import ArbiterError, ExitCode, PeerRefused
+from ftvm.host import logs, node_statistics, settings
 from ftvm.host.control import Answer
-from ftvm.host.engine import Engine
-from ftvm.host.journal import Journal
 from ftvm.host.links import Links
+from ftvm.host.machine_room import MachineRoom
 from ftvm.host.node_statistics import Counters, FailoverTimes, NodeStatistics, Outcome
-from ftvm.host.pacing import Pacer
-from ftvm.host.welcome import MachineIdentity
-from ftvm.log.entry import Digest, Entry
+from ftvm.log.entry import Digest
 from ftvm.machine.board import BoardConfig
-from ftvm.machine.machine import Machine
 from ftvm.replication import codec, effects
 from ftvm.replication.arbitration import State
 from ftvm.replication.events import Presence
@@ -44,9 +40,6 @@ NEVER_NS = 1 << 63
 TURNS_BEFORE_JUDGING = 3
 """Turns of the scheduler from bytes that can be read to the message in the core: socket, channel, reader."""
 
-ENGINE_STOP_S = 2.0
-DIGEST_WAIT_S = 3.0
-
 _log = logs.get_logger("node")
 
 
@@ -57,28 +50,21 @@ class NodeShell:
         self._config = config
         self._name = name
         self._arbiter = arbiter
-        self._board = board
-        self._image = image
-        self._journal = Journal(config.node(name).log)
-        self._machine = Machine(board, image)
-        self.machine_identity = MachineIdentity(self._machine.config_hash, self._machine.image_hash)
         self._events: deque[Callable[[], list[effects.Effect]]] = deque()
         self._performing = False
         self._ended = trio.Event()
         self._outcome: Outcome | None = None
-        self._engine: Engine | None = None
         self._timer_scope = trio.CancelScope()
         self._armed_ns = NEVER_NS
         self._times = FailoverTimes()
         self._counters = Counters()
-        self._digest_logged = trio.lowlevel.ParkingLot()
         self._joining = trio.Lock()
         self._failure: Exception | None = None
         self._moved = trio.lowlevel.ParkingLot()
-        self._fed_early: list[effects.Apply] | None = None
+        self._room = MachineRoom(config, name, board, image, self, self._counters)
+        self.machine_identity = self._room.identity
         self._links: Links
         self._nursery: trio.Nursery
-        self._token: trio.lowlevel.TrioToken
         self._core = self._new_core()
 
     # ---- life
@@ -90,20 +76,20 @@ class NodeShell:
     async def run(self, links: Links, nursery: trio.Nursery, role: str, *, force: bool) -> Outcome:
         """Start in `role` ("primary" or "shadow") and return when the core (or a fault) ends the node."""
         self._links, self._nursery = links, nursery
-        self._token = trio.lowlevel.current_trio_token()
+        wake = trio.lowlevel.current_trio_token().run_sync_soon
+        self._room.open(nursery, partial(wake, self._collect, idempotent=True))
         nursery.start_soon(self._keep_time)
         try:
             await self._arbiter.read()  # better to hear now that it cannot be asked than at the failover
             if role == "primary":
-                self._install_machine(self._machine, pos=0, state=self._machine.save())
+                self._room.start_cold()
                 self._event(lambda now: self._core.start_primary(now, force=force))
             else:
                 self._event(lambda now: self._core.start_shadow(now))
             await self._ended.wait()
         finally:
             links.close_all("the node stops")
-            await self._stop_engine()
-            self._journal.close()
+            await self._room.aclose()
         if self._failure is not None:
             raise self._failure
         assert self._outcome is not None
@@ -150,19 +136,14 @@ class NodeShell:
         """Everything the engine did comes before `first`, so that an acknowledgement tells how far it got."""
         self._performing = True
         try:
-            self._take_reports()
+            self._room.take_reports()
             if first is not None:
                 self._events.append(first)
             while self._events and self._outcome is None:
                 self._perform_events()
                 # What is to be sent goes out before the guest runs: the answer of a peer is waited for longest.
                 self._links.flush()
-                self._journal.commit(self._core.committed)
-                self._journal.write(time.monotonic_ns())
-                if self._engine is not None:
-                    self._engine.quiet = self._core.state is State.IN_SYNC
-                    self._engine.kick()
-                    self._take_reports()
+                self._room.proceed(self._core)
         finally:
             self._performing = False
         self._moved.unpark_all()
@@ -175,7 +156,6 @@ class NodeShell:
                 self._perform(effect)
 
     def _perform(self, effect: effects.Effect) -> None:
-        engine = self._engine
         match effect:
             case effects.Send(session, message):
                 if not self._links.send(session, message):
@@ -193,40 +173,20 @@ class NodeShell:
                 self._nursery.start_soon(self._probe, self._core, peer)
             case effects.Join(peer):
                 self._nursery.start_soon(self._join, peer, self._life)
-            case effects.RestoreSnapshot(state, pos, _):
-                self._fed_early = []
-                self._nursery.start_soon(self._restore, self._core, state, pos)
-            case effects.Apply():
-                self._apply(effect)
-            case effects.GoLive(_):
-                assert engine is not None
-                engine.go_live()
-            case effects.Throttle(on, _):
-                if engine is not None:
-                    engine.throttle(on)
-            case effects.Quiesce():
-                assert engine is not None
-                engine.quiesce()
-            case effects.TakeSnapshot():
-                assert engine is not None
-                engine.snapshot()
-            case effects.InjectInput(device, offset, data, is_break):
-                assert engine is not None
-                engine.inject(device, offset, data, is_break)
-            case effects.InjectControl(action):
-                assert engine is not None
-                engine.control(action)
             case effects.StartOver(reason):
-                self._note(f"starts over: {reason}")
+                self.note(f"starts over: {reason}")
                 self._nursery.start_soon(self._start_over)
             case effects.Frozen(reason):
-                self._note(f"frozen: {reason}")
+                self.note(f"frozen: {reason}")
             case effects.Exit(code, line):
                 self.stop(line, code)
             case effects.Note(text):
-                self._note(text)
+                self.note(text)
+            case _:
+                self._room.carry_out(effect)
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """For the log and for `status`."""
         if self._counters.notes and self._counters.notes[-1] == text:
             return  # what is tried again and again fails in the same words
         self._counters.notes.append(text)
@@ -243,22 +203,27 @@ class NodeShell:
             why = str(error)
             if core is self._core and core.state is State.BOOTING:
                 self.stop(why, error.exit_code)  # nothing runs yet, and somebody is looking
-            self._event_of(core, lambda now: core.arbiter_failed(why, now))
+            self.tell(core, lambda now: core.arbiter_failed(why, now))
             return
         now_ns = time.monotonic_ns()
         if isinstance(request, Claim):
             self._times.granted_ns = now_ns
         elif isinstance(request, Activate):
             self._times.activated_ns = now_ns
-        self._event_of(core, lambda now: core.arbiter_answered(answer, now))
+        self.tell(core, lambda now: core.arbiter_answered(answer, now))
 
-    def _event_of(self, core: Node, event: Callable[[int], list[effects.Effect]]) -> None:
+    @property
+    def core(self) -> Node:
+        return self._core
+
+    def tell(self, core: Node, event: Callable[[int], list[effects.Effect]]) -> None:
+        """An event for `core`, unless that life is over."""
         if core is self._core:
             self._event(event)
 
     async def _probe(self, core: Node, peer: str) -> None:
         answer = await self._links.probe(peer, self._config.node(peer).listen, self._life)
-        self._event_of(core, lambda now: core.probed(peer, answer, now))
+        self.tell(core, lambda now: core.probed(peer, answer, now))
 
     async def _join(self, peer: str, life: Life) -> None:
         """One at a time: the peer takes a second session for the end of the first."""
@@ -267,58 +232,17 @@ class NodeShell:
         async with self._joining:
             await self._links.join(peer, self._config.node(peer).listen, life)
 
-    async def _restore(self, core: Node, state: bytes, pos: int) -> None:
-        try:
-            machine = await trio.to_thread.run_sync(Machine.restore, state)
-            expected = self.machine_identity
-            if MachineIdentity(machine.config_hash, machine.image_hash) != expected:
-                raise SnapshotError("the snapshot is of another machine")
-        except SnapshotError as error:
-            why = str(error)
-            self._event_of(core, lambda now: core.restore_failed(why, now))
-            return
-        if core is self._core:
-            await self._stop_engine()
-            self._install_machine(machine, pos, state)
-            self._event_of(core, core.restored)
-
-    def _apply(self, effect: effects.Apply) -> None:
-        if self._fed_early is not None:
-            self._fed_early.append(effect)  # the snapshot is still being restored
-            return
-        assert self._engine is not None
-        self._count(effect.entries)
-        self._journal.append(effect.entries)
-        self._journal.commit(effect.pos + len(effect.entries))
-        self._engine.feed(effect.entries, time.monotonic_ns())
-
-    def _install_machine(self, machine: Machine, pos: int, state: bytes) -> None:
-        """The engine gets this machine; the journal starts anew with its state."""
-        config = settings.of_engine(self._config)
-        pacer = Pacer(machine.mtime, time.monotonic_ns())
-        wake = partial(self._token.run_sync_soon, self._collect, idempotent=True)
-        self._journal.start(self.machine_identity, pos, state)
-        self._engine = Engine(machine, pos, pacer, config, wake)
-        self._engine.start()
-        early, self._fed_early = self._fed_early or [], None
-        for effect in early:
-            self._apply(effect)
-
-    async def _stop_engine(self) -> None:
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.stop()
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(engine.join, ENGINE_STOP_S)
-
     async def _start_over(self) -> None:
-        await self._stop_engine()
+        await self._room.stop_engine()
         self._links.close_all("starts over")
         self._core = self._new_core()
         self._times = FailoverTimes()
         self._event(lambda now: self._core.start_shadow(now))
 
-    # ---- the engine's reports
+    # ---- what the engine reports
+
+    def went_live(self) -> None:
+        self._times.live_ns = time.monotonic_ns()
 
     def _collect(self) -> None:
         """The engine rang: it has something to report."""
@@ -329,45 +253,6 @@ class NodeShell:
         except Exception as error:  # this is a callback of trio's loop: it is raised where the node is run
             self._failure = error
             self._ended.set()
-
-    def _take_reports(self) -> None:
-        if self._engine is not None and self._outcome is None:
-            for report in self._engine.take_reports():
-                self._report(report)
-
-    def _report(self, report: reports.Report) -> None:
-        match report:
-            case reports.Executed(tick, entries, outputs):
-                self._count(entries)
-                self._journal.append(entries)
-                self._event(lambda now: self._core.executed(tick, entries, outputs, now))
-                if self._engine is not None:
-                    self._engine.hold_back(self._core.lag_ticks)
-            case reports.Followed(pos, tick, outputs):
-                self._event(lambda now: self._core.applied(pos, tick, outputs, now))
-            case reports.SnapshotTaken(state):
-                self._event(lambda now: self._core.snapshot_taken(state, now))
-            case reports.Quiesced():
-                self._event(lambda now: self._core.quiesced(now))
-            case reports.WentLive(_):
-                self._times.live_ns = time.monotonic_ns()
-            case reports.Halted(tick, halt):
-                self._event(lambda now: self._core.halted(tick, halt.ok, halt.code, halt.how, now))
-            case reports.Diverged(tick, why):
-                self._note(f"DIVERGENCE at tick {tick}: {why}")
-                self._event(lambda now: self._core.diverged(tick, now))
-            case reports.Failed(error):
-                if not isinstance(error, FtvmError):
-                    raise error
-                self.stop(str(error), error.exit_code)
-
-    def _count(self, entries: tuple[Entry, ...]) -> None:
-        self._counters.log_entries += len(entries)
-        for entry in entries:
-            if isinstance(entry, Digest):
-                self._counters.digests += 1
-                self._counters.last_digest = entry
-                self._digest_logged.unpark_all()
 
     # ---- what the links report
 
@@ -387,7 +272,7 @@ class NodeShell:
             self._event(lambda now: self._core.edge_lost(session, now))
             return
         self._times = FailoverTimes(session_lost_ns=time.monotonic_ns())
-        self._note(f"session lost: {why}")
+        self.note(f"session lost: {why}")
         self._event(lambda now: self._core.session_lost(session, now))
 
     def peer_received(self, session: int, message: PeerMessage) -> None:
@@ -401,7 +286,7 @@ class NodeShell:
         if self._core.state is State.JOINING:
             self.stop(str(error), error.exit_code)
         else:
-            self._note(str(error))
+            self.note(str(error))
 
     def heartbeat_payload(self) -> bytes:
         return codec.encode(self._core.heartbeat())
@@ -409,8 +294,8 @@ class NodeShell:
     # ---- what the operator asks
 
     def statistics(self) -> NodeStatistics:
-        engine = None if self._engine is None else self._engine.statistics()
-        return NodeStatistics.of(self._name, self._core.status(), engine, self._journal.encoded_bytes)
+        room = self._room
+        return NodeStatistics.of(self._name, self._core.status(), room.statistics(), room.log_bytes)
 
     async def wait_state(self, wanted: Container[State]) -> Outcome | None:
         """Wait until the node is in a wanted state; earlier, with its outcome, if it ends."""
@@ -427,24 +312,14 @@ class NodeShell:
 
     def describe(self) -> Answer:
         """Everything `ftvm status` shows of this node, as JSON-ready values."""
-        self._journal.write()
-        engine = self._engine.statistics() if self._engine is not None else None
+        engine = self._room.statistics()
         return {
             "node": self._name,
             **node_statistics.describe(self._core.status(), engine, self._counters, self._times),
-            "log": {**node_statistics.describe_log(self._counters), **self._journal.describe()},
+            "log": self._room.describe_log(),
             "wire_bytes_out": self._links.bytes_out(),
         }
 
     async def log_digest(self) -> Digest:
         """Logs a `Digest` of the live machine now, and waits until it is in the log. Raises `NotProtected`."""
-        if self._engine is None or not self._engine.statistics().live:
-            raise NotProtected(f"node {self._name} does not run the machine live; ask the other one")
-        self._engine.digest_now()
-        with trio.move_on_after(DIGEST_WAIT_S):
-            await self._digest_logged.park()
-            digest = self._counters.last_digest
-            assert digest is not None
-            self._journal.write()
-            return digest
-        raise NotProtected(f"node {self._name} logged no digest within {DIGEST_WAIT_S:g} s: it is throttled or halted")
+        return await self._room.log_digest()

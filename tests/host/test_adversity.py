@@ -14,7 +14,7 @@ import trio
 import ftvm
 from ftvm.demo.stage import Stage
 from ftvm.errors import ExitCode
-from ftvm.host import node as node_module
+from ftvm.host import machine_room as room_module
 from ftvm.host.run import read_image
 from ftvm.machine.hart.control import DIRTY_ALL
 from ftvm.machine.machine import Machine
@@ -220,7 +220,7 @@ class Different(Machine):
 
 
 def test_a_shadow_that_differs_says_so_and_never_goes_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "Machine", Different)
+    monkeypatch.setattr(room_module, "Machine", Different)
     run(_divergence, tmp_path)
 
 
@@ -239,9 +239,9 @@ def test_the_shadow_command_exits_with_3_when_it_differs(tmp_path: Path) -> None
 
 async def _divergence_exit(folder: Path) -> None:
     script = (
-        "import sys, ftvm.host.node as node\n"
+        "import sys, ftvm.host.machine_room as room\n"
         "from tests.host.test_adversity import Different\n"
-        "node.Machine = Different\n"
+        "room.Machine = Different\n"
         "sys.argv = ['ftvm', *sys.argv[1:]]\n"
         "from ftvm.cli.main import main; main()\n"
     )

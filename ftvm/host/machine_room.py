@@ -1,0 +1,240 @@
+"""Where a node's machine stands: the engine that runs it and the journal of what it did.
+
+Theory of operation. The core's effects on the machine are carried out here, and what the engine reports goes to the
+core as events, in the order in which it happened: first into the journal, then to the core. Nothing is decided here,
+and nothing is known of links, peers or the arbiter. A node has one room for all its lives, and at most one machine in
+it; what was fed to a machine that is still being restored waits for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import trio
+
+from ftvm.config import Config
+from ftvm.errors import ExitCode, FtvmError, NotProtected, SnapshotError
+from ftvm.host import node_statistics, reports, settings
+from ftvm.host.engine import Engine, EngineStatistics
+from ftvm.host.journal import Journal
+from ftvm.host.node_statistics import Counters
+from ftvm.host.pacing import Pacer
+from ftvm.host.welcome import MachineIdentity
+from ftvm.log.entry import Digest, Entry
+from ftvm.machine.board import BoardConfig
+from ftvm.machine.machine import Machine
+from ftvm.replication import effects
+from ftvm.replication.arbitration import State
+from ftvm.replication.node import Node
+
+ENGINE_STOP_S = 2.0
+DIGEST_WAIT_S = 3.0
+
+MachineEffect = (
+    effects.RestoreSnapshot
+    | effects.Apply
+    | effects.GoLive
+    | effects.Throttle
+    | effects.Quiesce
+    | effects.TakeSnapshot
+    | effects.InjectInput
+    | effects.InjectControl
+)
+
+
+class RoomOwner(Protocol):
+    """The node, as its machine room sees it."""
+
+    @property
+    def core(self) -> Node: ...
+    def tell(self, core: Node, event: Callable[[int], list[effects.Effect]]) -> None:
+        """Pass an event on to `core`, unless that life is over."""
+
+    def note(self, text: str) -> None: ...
+    def went_live(self) -> None: ...
+    def stop(self, line: str, code: ExitCode) -> None: ...
+
+
+class MachineRoom:
+    """Not thread-safe: for the trio thread only. Closed by `aclose`."""
+
+    def __init__(
+        self, config: Config, name: str, board: BoardConfig, image: bytes, owner: RoomOwner, counters: Counters
+    ) -> None:
+        self._config = config
+        self._name = name
+        self._owner = owner
+        self._counters = counters
+        self._journal = Journal(config.node(name).log)
+        self._first = Machine(board, image)
+        self.identity = MachineIdentity(self._first.config_hash, self._first.image_hash)
+        self._engine: Engine | None = None
+        self._fed_early: list[effects.Apply] | None = None
+        self._digest_logged = trio.lowlevel.ParkingLot()
+        self._nursery: trio.Nursery
+        self._wake: Callable[[], None]
+
+    def open(self, nursery: trio.Nursery, wake: Callable[[], None]) -> None:
+        """`wake` is called from the engine's thread when `take_reports` has something to do."""
+        self._nursery, self._wake = nursery, wake
+
+    def start_cold(self) -> None:
+        """The machine as it is at power-on."""
+        self._install(self._first, pos=0, state=self._first.save())
+
+    async def aclose(self) -> None:
+        await self.stop_engine()
+        self._journal.close()
+
+    async def stop_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.stop()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(engine.join, ENGINE_STOP_S)
+
+    # ---- effects
+
+    def carry_out(self, effect: MachineEffect) -> None:
+        engine = self._engine
+        match effect:
+            case effects.RestoreSnapshot(state, pos, _):
+                self._fed_early = []
+                self._nursery.start_soon(self._restore, self._owner.core, state, pos)
+            case effects.Apply():
+                self._apply(effect)
+            case effects.GoLive(_):
+                assert engine is not None
+                engine.go_live()
+            case effects.Throttle(on, _):
+                if engine is not None:
+                    engine.throttle(on)
+            case effects.Quiesce():
+                assert engine is not None
+                engine.quiesce()
+            case effects.TakeSnapshot():
+                assert engine is not None
+                engine.snapshot()
+            case effects.InjectInput(device, offset, data, is_break):
+                assert engine is not None
+                engine.inject(device, offset, data, is_break)
+            case effects.InjectControl(action):
+                assert engine is not None
+                engine.control(action)
+
+    async def _restore(self, core: Node, state: bytes, pos: int) -> None:
+        try:
+            machine = await trio.to_thread.run_sync(Machine.restore, state)
+            if MachineIdentity(machine.config_hash, machine.image_hash) != self.identity:
+                raise SnapshotError("the snapshot is of another machine")
+        except SnapshotError as error:
+            why = str(error)
+            self._owner.tell(core, lambda now: core.restore_failed(why, now))
+            return
+        if core is self._owner.core:
+            await self.stop_engine()
+            self._install(machine, pos, state)
+            self._owner.tell(core, core.restored)
+
+    def _apply(self, effect: effects.Apply) -> None:
+        if self._fed_early is not None:
+            self._fed_early.append(effect)  # the snapshot is still being restored
+            return
+        assert self._engine is not None
+        self._count(effect.entries)
+        self._journal.append(effect.entries)
+        self._journal.commit(effect.pos + len(effect.entries))
+        self._engine.feed(effect.entries, time.monotonic_ns())
+
+    def _install(self, machine: Machine, pos: int, state: bytes) -> None:
+        """The engine gets this machine; the journal starts anew with its state."""
+        config = settings.of_engine(self._config)
+        pacer = Pacer(machine.mtime, time.monotonic_ns())
+        self._journal.start(self.identity, pos, state)
+        self._engine = Engine(machine, pos, pacer, config, self._wake)
+        self._engine.start()
+        early, self._fed_early = self._fed_early or [], None
+        for effect in early:
+            self._apply(effect)
+
+    def proceed(self, core: Node) -> None:
+        """After every round of events: write what is committed, and have what was fed or injected seen to."""
+        self._journal.commit(core.committed)
+        self._journal.write(time.monotonic_ns())
+        if self._engine is not None:
+            self._engine.quiet = core.state is State.IN_SYNC
+            self._engine.kick()
+            self.take_reports()
+
+    # ---- the engine's reports
+
+    def take_reports(self) -> None:
+        """Pass on to the core what the engine did since the last call."""
+        if self._engine is not None:
+            for report in self._engine.take_reports():
+                self._report(self._owner.core, report)
+
+    def _report(self, core: Node, report: reports.Report) -> None:
+        tell = partial(self._owner.tell, core)
+        match report:
+            case reports.Executed(tick, entries, outputs):
+                self._count(entries)
+                self._journal.append(entries)
+                tell(lambda now: core.executed(tick, entries, outputs, now))
+                if self._engine is not None:
+                    self._engine.hold_back(core.lag_ticks)
+            case reports.Followed(pos, tick, outputs):
+                tell(lambda now: core.applied(pos, tick, outputs, now))
+            case reports.SnapshotTaken(state):
+                tell(lambda now: core.snapshot_taken(state, now))
+            case reports.Quiesced():
+                tell(core.quiesced)
+            case reports.WentLive(_):
+                self._owner.went_live()
+            case reports.Halted(tick, halt):
+                tell(lambda now: core.halted(tick, halt.ok, halt.code, halt.how, now))
+            case reports.Diverged(tick, why):
+                self._owner.note(f"DIVERGENCE at tick {tick}: {why}")
+                tell(lambda now: core.diverged(tick, now))
+            case reports.Failed(error):
+                if not isinstance(error, FtvmError):
+                    raise error
+                self._owner.stop(str(error), error.exit_code)
+
+    def _count(self, entries: tuple[Entry, ...]) -> None:
+        self._counters.log_entries += len(entries)
+        for entry in entries:
+            if isinstance(entry, Digest):
+                self._counters.digests += 1
+                self._counters.last_digest = entry
+                self._digest_logged.unpark_all()
+
+    # ---- what the operator asks
+
+    def statistics(self) -> EngineStatistics | None:
+        return None if self._engine is None else self._engine.statistics()
+
+    @property
+    def log_bytes(self) -> int:
+        return self._journal.encoded_bytes
+
+    def describe_log(self) -> dict[str, Any]:
+        """For `ftvm status`: the log, as made or executed here and as it stands on disk."""
+        self._journal.write()
+        return {**node_statistics.describe_log(self._counters), **self._journal.describe()}
+
+    async def log_digest(self) -> Digest:
+        """Logs a `Digest` of the live machine now, and waits until it is in the log. Raises `NotProtected`."""
+        if self._engine is None or not self._engine.statistics().live:
+            raise NotProtected(f"node {self._name} does not run the machine live; ask the other one")
+        self._engine.digest_now()
+        with trio.move_on_after(DIGEST_WAIT_S):
+            await self._digest_logged.park()
+            digest = self._counters.last_digest
+            assert digest is not None
+            self._journal.write()
+            return digest
+        raise NotProtected(f"node {self._name} logged no digest within {DIGEST_WAIT_S:g} s: it is throttled or halted")
