@@ -1,0 +1,266 @@
+"""A network of several hosts on this computer, made of network namespaces, and every way to cut it.
+
+Theory of operation. Each host is a namespace with one `eth0`; the other ends of these wires sit on a bridge in a
+namespace of its own, the switch. So nothing at all is made, renamed or routed in the namespace that the tests run in:
+whatever goes wrong here, the computer's own network stands. A cut is an iptables rule in the namespace of the host
+that no longer hears, which is how a broken wire looks from the inside: the sender notices nothing. `reject` instead
+answers like a firewall or like a host whose process is gone: a reset for TCP, an ICMP error for the rest.
+
+The names hold the process that made them and when that process started, so that the leftovers of a run that was
+killed can be told from another run's network, and are removed by the next one. All commands are short and
+synchronous (some ms each). Root is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import itertools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOOLS = {"ip": "iproute2", "iptables": "iptables", "nsenter": "util-linux"}
+NAMESPACES = Path("/run/netns")
+COMMAND_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 5.0
+POLL_S = 0.01
+PREFIX_LENGTH = 24
+CLONE_NEWNET = 0x40000000
+"""linux/sched.h; os.setns comes with Python 3.12 only."""
+
+_NAME = re.compile(r"ftvm-(\d+)-(\d+)-\d+-[a-z0-9]+")
+_SWITCH = "switch"
+_BRIDGE = "bridge0"
+_REFUSALS = (("-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"), ("-j", "REJECT"))
+_networks = itertools.count(1)
+
+
+class NetworkError(Exception):
+    """A command that makes or cuts the network failed; its own words."""
+
+
+class Host:
+    """One namespace. `run` and `start` put programs into it, `socket` opens one there for this process."""
+
+    def __init__(self, name: str, address: str, namespace: str) -> None:
+        self.name = name
+        self.address = address
+        self.namespace = namespace
+
+    def command(self, *words: str) -> list[str]:
+        """`words` as a command line that runs them in here, as the same process that is started."""
+        return ["nsenter", f"--net={NAMESPACES / self.namespace}", *words]
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+        """A process in here; `options` are those of `Popen`. Its pid is that of the program itself."""
+        return subprocess.Popen(self.command(*words), **options)
+
+    def run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program in here to its end; `options` are those of `subprocess.run`."""
+        settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": COMMAND_TIMEOUT_S, "check": False}
+        return subprocess.run(self.command(*words), **(settings | options))
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket of this process that lives in this host's network, wherever it is used from."""
+        made: list[socket.socket] = []
+        failed: list[Exception] = []
+
+        def make() -> None:
+            # A thread of its own: which network a thread is in stays with the thread.
+            try:
+                with (NAMESPACES / self.namespace).open("rb") as namespace:
+                    libc = ctypes.CDLL(None, use_errno=True)
+                    if libc.setns(namespace.fileno(), CLONE_NEWNET):
+                        raise OSError(ctypes.get_errno(), f"setns {self.namespace}")
+                made.append(socket.socket(family, kind, protocol))
+            except OSError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        if failed:
+            raise NetworkError(str(failed[0]))
+        return made[0]
+
+    def deaf_to(self, other: Host, *, reject: bool = False) -> None:
+        """From here on nothing that `other` sends arrives in here."""
+        for rule in _REFUSALS if reject else (("-j", "DROP"),):
+            self._iptables("-A", "INPUT", "-s", other.address, *rule)
+
+    def hear_all(self) -> None:
+        self._iptables("-F", "INPUT")
+
+    def _iptables(self, *words: str) -> None:
+        _do(*self.command("iptables", "-w", *words))
+
+
+class Network:
+    """The hosts by name, and the cuts between them. Made by `open_network`."""
+
+    def __init__(self, hosts: Mapping[str, Host]) -> None:
+        self.hosts = hosts
+        self._cut: set[str] = set()
+
+    def __getitem__(self, name: str) -> Host:
+        return self.hosts[name]
+
+    def partition(self, one: str, other: str, *, one_way: bool = False, reject: bool = False) -> None:
+        """Cut the wire between two hosts. One way: what `one` sends no longer arrives at `other`, the rest does."""
+        self._deafen(other, one, reject)
+        if not one_way:
+            self._deafen(one, other, reject)
+
+    def isolate(self, name: str, *, reject: bool = False) -> None:
+        """Cut one host off from all others."""
+        for other in self.hosts:
+            if other != name:
+                self.partition(name, other, reject=reject)
+
+    def heal(self) -> None:
+        """Undo every cut."""
+        while self._cut:
+            self.hosts[self._cut.pop()].hear_all()
+
+    def _deafen(self, listener: str, speaker: str, reject: bool) -> None:
+        self._cut.add(listener)
+        self.hosts[listener].deaf_to(self.hosts[speaker], reject=reject)
+
+
+@contextmanager
+def open_network(addresses: Mapping[str, str]) -> Iterator[Network]:
+    """Hosts of these names and IPv4 addresses, all in one subnet of 256; removed on leaving, whatever happens.
+
+    Processes that are still in them are ended. Raises `NetworkError`.
+    """
+    subnets = {ipaddress.ip_interface(f"{address}/{PREFIX_LENGTH}").network for address in addresses.values()}
+    assert len(subnets) == 1, f"hosts of one network need one subnet: {subnets}"
+    remove_leftovers()
+    prefix = f"ftvm-{os.getpid()}-{_started(os.getpid())}-{next(_networks)}"
+    switch = f"{prefix}-{_SWITCH}"
+    hosts = {name: Host(name, address, f"{prefix}-{name}") for name, address in addresses.items()}
+    namespaces = [switch, *(host.namespace for host in hosts.values())]
+    assert all(_NAME.fullmatch(namespace) for namespace in namespaces), namespaces
+    try:
+        for namespace in namespaces:
+            _do("ip", "netns", "add", namespace)
+        _do("ip", "-n", switch, "link", "add", "name", _BRIDGE, "type", "bridge")
+        _do("ip", "-n", switch, "link", "set", "dev", _BRIDGE, "up")
+        for number, host in enumerate(hosts.values()):
+            _plug_in(switch, f"port{number}", host)
+        yield Network(hosts)
+    finally:
+        _remove(namespaces)
+
+
+def _plug_in(switch: str, port: str, host: Host) -> None:
+    name = host.namespace
+    _do("ip", "-n", switch, "link", "add", "name", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+    _do("ip", "-n", switch, "link", "set", "dev", port, "master", _BRIDGE, "up")
+    _do("ip", "-n", name, "addr", "add", f"{host.address}/{PREFIX_LENGTH}", "dev", "eth0")
+    for device in ("lo", "eth0"):
+        _do("ip", "-n", name, "link", "set", "dev", device, "up")
+
+
+def remove_leftovers() -> None:
+    """The networks of processes that are no more, by their names."""
+    if not NAMESPACES.is_dir():
+        return
+    leftovers = []
+    for path in NAMESPACES.iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match and _started(int(match[1])) != int(match[2]):
+            leftovers.append(path.name)
+    _remove(leftovers)
+
+
+def _remove(namespaces: Sequence[str]) -> None:
+    inside = [pid for name in namespaces for pid in _inside(name)]
+    for pid in inside:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    _wait_gone(inside)
+    for namespace in namespaces:
+        if (NAMESPACES / namespace).exists():
+            with suppress(NetworkError):  # another run may remove the same leftovers
+                _do("ip", "netns", "del", namespace)
+
+
+def _inside(namespace: str) -> list[int]:
+    try:
+        return [int(pid) for pid in _do("ip", "netns", "pids", namespace).split()]
+    except NetworkError:
+        return []
+
+
+def _wait_gone(pids: Sequence[int]) -> None:
+    """Until they have ended; one that its parent has not waited for yet has ended."""
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while any(_state(pid) not in ("", "Z") for pid in pids) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat after the command's closing parenthesis, proc(5); [] if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _state(pid: int) -> str:
+    fields = _stat(pid)
+    return fields[0] if fields else ""
+
+
+def _started(pid: int) -> int:
+    """When the process started, in clock ticks since boot; -1 if there is none."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else -1
+
+
+def _do(*words: str) -> str:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NetworkError(f"{' '.join(words)}: {error}") from None
+    if done.returncode:
+        raise NetworkError(f"{' '.join(words)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def missing() -> str:
+    """What has to be installed or changed for namespaces to work here; "" if nothing."""
+    packages = sorted({package for name, package in TOOLS.items() if shutil.which(name) is None})
+    if packages:
+        return f"network namespaces: apt-get install {' '.join(packages)}"
+    if os.geteuid():
+        return "network namespaces need root: run the tests as root"
+    probe = f"ftvm-{os.getpid()}-{_started(os.getpid())}-0-probe"
+    try:
+        _do("ip", "netns", "add", probe)
+        _do("ip", "netns", "del", probe)
+    except NetworkError as error:
+        return f"network namespaces cannot be made here ({error}): allow CAP_SYS_ADMIN, or use a virtual machine"
+    return ""
+
+
+def require_namespaces() -> None:
+    """Skips the test where namespaces cannot be made, or fails it where everything must run (CI)."""
+    lacking = missing()
+    if lacking and os.environ.get("CI"):
+        pytest.fail(lacking)
+    if lacking:
+        pytest.skip(lacking)
