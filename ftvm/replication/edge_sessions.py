@@ -151,6 +151,8 @@ class EdgeSessions:
         device = stream_device(message.stream)
         if device not in self._injected or message.stream != self._stream(device):
             raise ProtocolError(f"there is no stream {message.stream}")
+        if message.is_break and message.data != b"\0":
+            raise ProtocolError(f"a break in {message.stream} that is not one zero byte")
         gate = self._replica.gate
         if message.outputs_have > gate.output_end(device):
             raise ProtocolError(f"the edge confirms more of {message.stream} than this machine ever said")

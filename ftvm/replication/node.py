@@ -36,6 +36,7 @@ from ftvm.replication.messages import (
     Life,
     PeerMessage,
     Read,
+    Refused,
 )
 from ftvm.replication.primary import Stage
 from ftvm.replication.replica import ReplicationConfig
@@ -77,6 +78,9 @@ class Node(Succession):
         self._enter(now_ns)
         if isinstance(answer, Ledger):
             self._learn(answer)
+        elif isinstance(answer, Refused) and (not answer.records or answer.records[-1].gen < self._replica.generation):
+            # Records are for ever: whoever has lost some may not be believed, and is asked again.
+            self._replica.emit(Note("the arbiter knows less than this node: its records were lost"))
         else:
             request = self._claimant.take(answer)
             if request is not None:
@@ -112,7 +116,9 @@ class Node(Succession):
             self._shadow.session = None
             self._lost_primary()
         elif session in self._primary.followers:
-            self._lost_follower(self._primary.followers.pop(session))
+            follower = self._primary.followers[session]
+            self._primary.remove(follower)
+            self._lost_follower(follower)
         return self._leave()
 
     def received(self, session: int, message: PeerMessage, now_ns: int) -> list[Effect]:
@@ -179,11 +185,31 @@ class Node(Succession):
             self._primary.executed(tick, entries, outputs)
         return self._leave()
 
-    def snapshot_taken(self, state: bytes, now_ns: int) -> list[Effect]:
-        """The live machine after exactly what was reported executed."""
+    def copied(self, session: int, data: bytes, now_ns: int) -> list[Effect]:
+        """A part of the live machine's memory, for the joiner of this session."""
         self._enter(now_ns)
-        if self._state in LIVE:
-            self._primary.snapshot_taken(state)
+        self._primary.copied(session, data)
+        return self._leave()
+
+    def copy_finished(self, session: int, state: bytes, now_ns: int) -> list[Effect]:
+        """What was copied and `state` are the live machine after exactly what was reported executed."""
+        self._enter(now_ns)
+        self._primary.copy_finished(session, state)
+        return self._leave()
+
+    def copy_failed(self, session: int, why: str, now_ns: int) -> list[Effect]:
+        self._enter(now_ns)
+        follower = self._primary.copying(session)
+        if follower is not None:
+            self._replica.emit(Note(f"{follower.peer} does not get the machine: {why}"))
+            self._primary.close(follower, why)
+        return self._leave()
+
+    def inventory_taken(self, session: int, hashes: bytes, now_ns: int) -> list[Effect]:
+        """A joiner's: 16 bytes for each page of an older memory; none if there is no such memory."""
+        self._enter(now_ns)
+        if self._state is State.JOINING:
+            self._shadow.inventory_taken(session, hashes)
         return self._leave()
 
     def quiesced(self, now_ns: int) -> list[Effect]:
@@ -209,21 +235,24 @@ class Node(Succession):
     def restored(self, now_ns: int) -> list[Effect]:
         self._enter(now_ns)
         if self._state is State.JOINING:
-            self._shadow.ready()
+            self._shadow.installed(now_ns)
         return self._leave()
 
     def restore_failed(self, why: str, now_ns: int) -> list[Effect]:
         self._enter(now_ns)
         if self._state is State.JOINING:
             self._shadow.detach(why)
-            self._end(StartOver(f"the snapshot cannot be used: {why}"))
+            self._end(StartOver(f"the copy cannot be used: {why}"))
         return self._leave()
 
     def applied(self, pos: int, tick: int, outputs: Sequence[OutputLike], now_ns: int) -> list[Effect]:
         """The following engine has applied every entry before `pos`, stands at `tick` and said `outputs`."""
         self._enter(now_ns)
         if not self._executing and self._state is not State.OVER:
-            self._shadow.progress(pos, tick, outputs)
+            try:
+                self._shadow.progress(pos, tick, outputs, now_ns)
+            except ProtocolError as error:
+                self._end(Exit(ExitCode.DIVERGENCE, f"this replica must not go live: {error}"))
             if self._state is State.CONSUMING and self._shadow.consumed:
                 self._go_live()
         return self._leave()
@@ -303,14 +332,14 @@ class Node(Succession):
         if now_ns >= self._beat_at_ns:
             self._beat_at_ns = now_ns + self._config.heartbeat_ns
             self._primary.beat()
-            self._shadow.beat()
+            self._shadow.beat(now_ns)
             self._bide()
         return self._leave()
 
     def _watch(self) -> None:
         now_ns = self._now_ns
         for follower in list(self._primary.followers.values()):
-            late = follower.stage is not Stage.MEMBER and now_ns >= follower.join_deadline_ns
+            late = self._primary.is_late(follower, now_ns)
             if follower.detector.tardy(now_ns) or late:
                 self._primary.close(follower, f"{follower.peer} is silent" if not late else "joining took too long")
                 self._lost_follower(follower)
@@ -376,6 +405,8 @@ class Node(Succession):
 
     def _leave(self) -> list[Effect]:
         if self._executing and self._state is not State.OVER:
+            if self._state in ACCEPTING and self._halt is None:
+                self._primary.copy_next(self._now_ns)
             self._primary.govern()
         effects, self._replica.effects = self._replica.effects, []
         return [] if self._was_over else effects

@@ -1,4 +1,4 @@
-"""The following role: takes a snapshot, holds and acknowledges the log, executes it, and watches its primary.
+"""The following role: takes the machine, holds and acknowledges the log, executes it, and watches its primary.
 
 It acknowledges on receipt, for what counts is that it *can* execute as far: a promoted shadow first runs out all the
 log it holds. Before its Mark it acknowledges nothing and is not eligible; once it claims, it is sealed: it takes and
@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from ftvm.errors import ProtocolError
 from ftvm.log.entry import Entry, Input
-from ftvm.replication.effects import Apply, CloseSession, RestoreSnapshot, Send
+from ftvm.replication.effects import Apply, CloseSession, CollectSnapshot, RestoreSnapshot, Send, TakeInventory
 from ftvm.replication.events import OutputLike
 from ftvm.replication.failure_detector import FailureDetector
 from ftvm.replication.messages import (
     Ack,
     HandOver,
+    Inventory,
     Life,
     Log,
     Mark,
@@ -26,16 +27,19 @@ from ftvm.replication.messages import (
 )
 from ftvm.replication.replica import Replica
 
-SNAPSHOT_SIZE_MAX = 4 * 1024 * 1024 * 1024
-"""Bytes of one machine's state that a shadow is ready to collect."""
+INVENTORY_PART_SIZE = 256 * 1024
+"""Bytes of hashes in one message."""
+READY_LAG_SHARE = 4
+"""A joiner asks for the Mark when it is behind by no more than this part of what a member may be: the Mark shall not
+make the guest wait."""
 
 
 class Shadow:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._detector = FailureDetector(replica.config.timeout_ns, 0)
-        self._chunks: list[bytes] = []
-        self._chunks_size = 0
+        self._collected_bytes = 0
+        self._installed_ns: int | None = None
         self._told_tick = 0
         self._config = 0
         self._spoke = False
@@ -45,6 +49,9 @@ class Shadow:
         self.tainted = False
         """Something of a machine was received: it can be gone on with, or discarded as a whole."""
         self.restored = False
+        self._ready = False
+        """The engine holds the machine of the snapshot, and the primary was told so."""
+        self._logged_tick = 0
         self.in_sync = False
         self.applied = 0
 
@@ -64,6 +71,14 @@ class Shadow:
         assert not self.tainted
         self.session, self.peer, self.primary_life = session, peer, life
         self._detector = FailureDetector(self._replica.config.joiner_silence_ns, now_ns)
+        self._replica.emit(TakeInventory(session))
+
+    def inventory_taken(self, session: int, hashes: bytes) -> None:
+        if session != self.session or self.tainted:
+            return
+        for start in range(0, max(len(hashes), 1), INVENTORY_PART_SIZE):
+            end = start + INVENTORY_PART_SIZE
+            self._send(session, Inventory(self._replica.life, hashes[start:end], end >= len(hashes)))
 
     def detach(self, reason: str) -> None:
         """The session is over, from our side if it was not already."""
@@ -91,7 +106,8 @@ class Shadow:
                 return True
         return False
 
-    def beat(self) -> None:
+    def beat(self, now_ns: int) -> None:
+        self._declare_ready(now_ns)
         if self.session is not None and not self._spoke:
             self._replica.emit(Send(self.session, self._replica.heartbeat()))
         self._spoke = False
@@ -100,13 +116,14 @@ class Shadow:
 
     def _collect(self, chunk: bytes) -> None:
         self.tainted = True
-        self._chunks_size += len(chunk)
-        if self._chunks_size > SNAPSHOT_SIZE_MAX:
-            raise ProtocolError(f"{self.peer} sends a snapshot of more than {SNAPSHOT_SIZE_MAX} bytes")
-        self._chunks.append(chunk)
+        bytes_max = self._replica.config.copy_bytes_max
+        self._collected_bytes += len(chunk)
+        if self._collected_bytes > bytes_max:
+            raise ProtocolError(f"{self.peer} sends more than {bytes_max} bytes of one machine")
+        self._replica.emit(CollectSnapshot(chunk))
 
     def _begin(self, message: Snapshot) -> None:
-        self._collect(message.state)
+        self.tainted = True
         replica = self._replica
         try:
             replica.gate.restore(message.pos, message.outputs, message.confirmed, message.inputs)
@@ -114,19 +131,30 @@ class Shadow:
             raise ProtocolError(f"{self.peer} sent a snapshot that does not fit this machine: {error}") from error
         replica.generation, replica.boot, replica.tick = message.gen, message.boot, message.tick
         self.applied = message.pos
-        self._told_tick = message.tick
-        replica.emit(RestoreSnapshot(b"".join(self._chunks), message.pos, message.tick))
-        self._chunks = []
+        self._told_tick = self._logged_tick = message.tick
+        replica.emit(RestoreSnapshot(message.state, message.pos, message.tick))
         self.restored = True
 
-    def ready(self) -> None:
-        """The engine has restored the snapshot."""
-        if self.session is not None:
-            self._send(self.session, Ready(self._replica.generation, self._replica.life))
+    def installed(self, now_ns: int) -> None:
+        """The engine has the machine, and executes the log."""
+        self._installed_ns = now_ns
+        self._declare_ready(now_ns)
+
+    def _declare_ready(self, now_ns: int) -> None:
+        replica = self._replica
+        if self._ready or self._installed_ns is None or self.session is None:
+            return
+        behind = self._logged_tick - replica.tick
+        patient = now_ns - self._installed_ns < replica.config.catch_up_wait_ns
+        if behind > replica.config.lag_ticks_max // READY_LAG_SHARE and patient:
+            return
+        self._ready = True
+        self._send(self.session, Ready(replica.generation, replica.life, replica.tick))
 
     def _log(self, message: Log) -> None:
         self._at(message.pos, "sends log")
         gate = self._replica.gate
+        self._check_ticks(message.entries)
         self._check_inputs(message.entries)
         gate.log(message.entries)
         for device, offset in message.confirmed.items():
@@ -137,6 +165,13 @@ class Shadow:
         self._acknowledge()
         if message.entries:
             self._replica.emit(Apply(message.pos, message.entries))
+
+    def _check_ticks(self, entries: tuple[Entry, ...]) -> None:
+        """They do not fall within one message: the log's codec sees to that."""
+        if entries:
+            if entries[0].tick < self._logged_tick:
+                raise ProtocolError(f"{self.peer} logged tick {entries[0].tick} after tick {self._logged_tick}")
+            self._logged_tick = entries[-1].tick
 
     def _check_inputs(self, entries: tuple[Entry, ...]) -> None:
         logged = dict(self._replica.gate.logged())
@@ -152,6 +187,8 @@ class Shadow:
                 raise ProtocolError(f"{self.peer} dropped this member within a generation")
             return False
         self._at(message.pos, "marks")
+        if not self._ready:
+            raise ProtocolError(f"{self.peer} marks a joiner that is not ready")
         news = not self.in_sync
         self.in_sync = True
         self._config = message.pos
@@ -172,11 +209,15 @@ class Shadow:
 
     # ---- the engine
 
-    def progress(self, pos: int, tick: int, outputs: Sequence[OutputLike]) -> None:
+    def progress(self, pos: int, tick: int, outputs: Sequence[OutputLike], now_ns: int) -> None:
+        """Raises `ProtocolError` where the machine of the snapshot is not the one that was told of with it."""
         assert self.applied <= pos <= self._replica.gate.end
+        if outputs and outputs[0].offset != self._replica.gate.output_end(outputs[0].device):
+            raise ProtocolError(f"the machine that {self.peer} sent says output {outputs[0].offset} of a stream next")
         self.applied = pos
         self._replica.gate.produce(outputs)
         self._replica.tick = max(self._replica.tick, tick)
+        self._declare_ready(now_ns)
         # The primary waits for slow executors; so it must hear of progress also while it sends nothing.
         if self._replica.tick - self._told_tick >= self._replica.config.lag_ticks_max // 4:
             self._acknowledge()
