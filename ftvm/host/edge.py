@@ -16,7 +16,7 @@ import ipaddress
 import itertools
 import socket
 import ssl
-from collections import deque
+from collections import Counter, deque
 from typing import cast
 
 import trio
@@ -153,6 +153,7 @@ class EdgeShell:
         self._numbers = itertools.count(1)
         self._channels: dict[int, Channel] = {}
         self._nodes: dict[int, str] = {}
+        self._delivered: Counter[str] = Counter()
         self._scopes: dict[int, trio.CancelScope] = {}
         self._client: Client | None = None
         self._turn = trio.Lock()
@@ -225,7 +226,9 @@ class EdgeShell:
 
         def take(encoded: bytes) -> None:
             message = decode(encoded, allowed=EDGE_MESSAGES)
-            self._perform(self._core.received(session, cast(EdgeMessage, message)))
+            effects = self._core.received(session, cast(EdgeMessage, message))
+            self._delivered[name] += sum(len(effect.data) for effect in effects if isinstance(effect, Deliver))
+            self._perform(effects)
 
         try:
             with trio.CancelScope() as self._scopes[session]:
@@ -397,11 +400,15 @@ class EdgeShell:
         scope.cancel()
 
     async def _answer_status(self, _request: Answer) -> Answer:
+        core = self._core.statistics()
         return {
             "edge": str(self._config.edge.listen),
             "port": self.port,
             "nodes": sorted(self._nodes[session] for session in self._channels),
-            "generation": self._core.generation,
+            "generation": core.generation,
+            "delivered": dict(self._delivered),
+            "repeated": core.repeated,
+            "refused": core.refused,
             "clients": self._waiting,
             "served": self._served,
             "client": None if self._client is None else self._client.name,
