@@ -3,36 +3,37 @@
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import trio
 
 from transport.background import open_background
+from transport.carrier import Carrier, Redial
+from transport.dial import dial
 from transport.errors import (
     ChannelClosed,
-    ConnectFailed,
     HandshakeTimeout,
+    HandshakeViolation,
+    IdentityMismatch,
+    PeerRefused,
     SessionViolation,
-    TransportError,
 )
-from transport.frame import PAYLOAD_SIZE_MAX, Frame, FrameType
+from transport.frame import Frame, FrameType
 from transport.handshake import (
-    HANDSHAKE_SIZE_MAX,
     ClientHandshake,
     Hello,
     Parameters,
     decode_reason,
     encode_hello,
     encode_reason,
+    resume_ms,
 )
 from transport.heartbeat import HeartbeatKeys
 from transport.identity import Expectation, Identity
-from transport.path import WRITE_SIZE, Path, PathLost, SocketWire
+from transport.path import Path
+from transport.resume import Resume, Resumption
 from transport.session import MESSAGE_SIZE_MAX, QUEUE_SIZE_MAX, Session
-from transport.tls import TlsCipher
-
-FRAMES_PER_TURN = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,9 @@ class Limits:
     close_timeout_s: float = 1.0
     message_size_max: int = MESSAGE_SIZE_MAX
     queue_size_max: int = QUEUE_SIZE_MAX
+    resume_timeout_s: float = 0.0
+    """How long a session waits for its lost connection to come back; the smaller value of both sides holds.
+    0: it ends with its connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,16 @@ class ChannelStatistics:
     queued_bytes: int
     unacknowledged_bytes: int
     messages_waiting: int
+    resumes: int
+    """How often the session went on over another connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeTerms:
+    """What WELCOME says about bringing the session back."""
+
+    secret: bytes = field(repr=False)
+    timeout_s: float
 
 
 class Channel:
@@ -78,11 +92,21 @@ class Channel:
 
     Any task may send and any may receive, at the same time. The reader runs apart from both: a side that
     only sends still notices the end of the channel and the acknowledgements of the other.
+
+    With `Limits.resume_timeout_s` the channel outlives its connection: while that is lost, sends queue and
+    receives wait, and what is on its way arrives once and in order when the client has connected again.
     """
 
-    def __init__(self, path: Path, peer: Peer, limits: Limits) -> None:
+    def __init__(
+        self,
+        path: Path,
+        peer: Peer,
+        limits: Limits,
+        terms: ResumeTerms | None = None,
+        redial: Redial | None = None,
+        on_interrupted: Callable[[], None] = lambda: None,
+    ) -> None:
         self.peer = peer
-        self._path = path
         self._limits = limits
         self._session = Session(
             message_size_max=limits.message_size_max, queue_size_max=limits.queue_size_max
@@ -90,11 +114,15 @@ class Channel:
         self._closed: ChannelClosed | None = None
         self._handler: Callable[[bytes], None] | None = None
         self._handler_failure: Exception | None = None
-        self._is_path_over = False
+        resumption = None
+        if terms is not None and terms.timeout_s > 0:
+            session_id = peer.heartbeat_keys.session_id
+            resumption = Resumption(self._session, session_id, terms.secret, terms.timeout_s)
+        self._carrier = Carrier(path, self._session, self._take, self._make_room, self._interrupt, resumption, redial)
+        self._on_interrupted = on_interrupted
         self._room = trio.lowlevel.ParkingLot()
         self._arrival = trio.lowlevel.ParkingLot()
-        self._undrained = trio.lowlevel.ParkingLot()
-        self._reader_ended = trio.Event()
+        self._interrupted = trio.lowlevel.ParkingLot()
 
     async def send(self, message: bytes) -> None:
         """Accept a message for the peer; waits while the queue is full. Raises ChannelClosed.
@@ -115,7 +143,7 @@ class Channel:
     def send_nowait(self, message: bytes) -> None:
         """Like `send`; raises trio.WouldBlock when the queue is full."""
         self.queue_nowait(message)
-        self._flush()
+        self._carrier.flush()
 
     def queue_nowait(self, message: bytes) -> None:
         """Accept a message that goes out with the next `flush` at the latest: several then share one write.
@@ -131,7 +159,7 @@ class Channel:
     def flush(self) -> None:
         """Put on the path what was queued. Never waits, and never fails: a lost path shows at the next call."""
         if self._closed is None:
-            self._flush()
+            self._carrier.flush()
 
     async def receive(self) -> bytes:
         """The next message. After the last one, raises ChannelClosed. Cancellation loses nothing."""
@@ -157,7 +185,7 @@ class Channel:
                 raise self._closed_error()
             raise trio.WouldBlock
         if self._session.ack_due:
-            self._flush()
+            self._carrier.flush()
         return message
 
     async def receive_each(self, handler: Callable[[bytes], None]) -> NoReturn:
@@ -189,7 +217,7 @@ class Channel:
             self._handler_failure = error
             self._arrival.unpark_all()
         if self._session.ack_due:
-            self._flush()
+            self._carrier.flush()
 
     async def close(self, reason: str = "done") -> None:
         """Send what is queued, say goodbye with a reason, and wait for the peer's end: clean for both.
@@ -200,20 +228,38 @@ class Channel:
         if self._closed is not None:
             return
         self._end(ChannelClosed(f"closed by this side: {reason}", clean=True))
-        self._flush()
+        self._carrier.say_goodbye(encode_reason(reason))
         with trio.move_on_after(self._limits.close_timeout_s):
-            while self._session.queue_size and not self._is_path_over:
-                await self._room.park()
-            await self._wait_drained()
-            if not self._is_path_over:
-                try:
-                    self._path.write(self._path.encode(FrameType.GOODBYE, encode_reason(reason)))
-                except PathLost:
-                    return
-                self._undrained.unpark_all()
-                await self._wait_drained()
-                self._end_path()
-            await self._reader_ended.wait()
+            await self._carrier.over.wait()
+
+    # ---------------------------------------------------------------- the connection
+
+    @property
+    def is_interrupted(self) -> bool:
+        """The connection is lost, and the channel waits for it to come back."""
+        return self._carrier.is_interrupted
+
+    async def wait_interrupted(self) -> None:
+        """Until the connection is lost in a way that another one can mend; for ever, if that never happens."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self.is_interrupted:
+            await self._interrupted.park()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def abandon(self, reason: str) -> None:
+        """If the channel is interrupted, it is over: the owner knows that nobody will come back."""
+        self._carrier.abandon(reason)
+
+    def resume(self, path: Path, identity: Identity, request: Resume) -> bool:
+        """For a listener: go on over `path`, which brought the request, and which is the channel's from here on.
+
+        Never waits. False if the channel is over, or another's. Raises Refuse, and the channel is as it was;
+        or SessionViolation or ResumeFailed, and the channel is over.
+        """
+        if not self._carrier.is_resumable or identity != self.peer.identity:
+            return False
+        self._carrier.resume(path, request)
+        return True
 
     def statistics(self) -> ChannelStatistics:
         counters = self._session.counters
@@ -222,11 +268,12 @@ class Channel:
             messages_out=counters.messages_out,
             bytes_in=counters.bytes_in,
             bytes_out=counters.bytes_out,
-            wire_bytes_in=self._path.bytes_in,
-            wire_bytes_out=self._path.bytes_out,
+            wire_bytes_in=self._carrier.bytes_in,
+            wire_bytes_out=self._carrier.bytes_out,
             queued_bytes=self._session.queue_size,
             unacknowledged_bytes=self._session.unacknowledged_size,
             messages_waiting=self._session.messages_waiting,
+            resumes=self._carrier.resumes,
         )
 
     # ----------------------------------------------------------------- inside
@@ -244,68 +291,27 @@ class Channel:
         self._room.unpark_all()
         self._arrival.unpark_all()
 
-    def _end_path(self) -> None:
-        """Nothing may follow: not even an acknowledgement that falls due while the peer's last frames come."""
-        self._is_path_over = True
-        self._path.end()
-
-    async def _wait_drained(self) -> None:
-        """Let the one draining task do its work."""
-        while not self._path.is_drained and not self._is_path_over:
-            await self._room.park()
-
-    def _flush(self) -> None:
-        """Put on the path what may go. What the kernel does not take, `_write_loop` waits for."""
-        path = self._path
-        try:
-            while path.is_drained and not self._is_path_over:
-                frames = [path.encode(out.type, out.head, out.body) for out in self._session.take_outgoing(WRITE_SIZE)]
-                if not frames:
-                    break
-                path.write(frames[0] if len(frames) == 1 else b"".join(frames))
-        except PathLost:
-            # The reader will find the end too, and perhaps before it a reason from the peer.
-            self._is_path_over = True
-        if not path.is_drained:
-            self._undrained.unpark_all()
+    def _make_room(self) -> None:
         if self._session.has_room():
             self._room.unpark_all()
 
-    async def _write_loop(self) -> None:
-        while True:
-            if self._path.is_drained:
-                await self._undrained.park()
-            try:
-                await self._path.drain()
-            except PathLost:
-                self._is_path_over = True
-                self._room.unpark_all()
-                return
-            self._flush()
+    def _interrupt(self) -> None:
+        self._interrupted.unpark_all()
+        self._on_interrupted()
 
-    async def _read_loop(self) -> None:
-        try:
-            count = 1
-            while self._take(await self._path.read_frame()):
-                # Frames that came together are taken without a wait; heartbeats and others must get a turn.
-                if count % FRAMES_PER_TURN == 0:
-                    await trio.lowlevel.checkpoint()
-                count += 1
-        except TransportError as error:
+    async def _read(self) -> None:
+        error = await self._carrier.read()
+        if error is not None:
             closed = ChannelClosed(str(error), clean=False)
             closed.__cause__ = error
             self._end(closed)
-        finally:
-            self._is_path_over = True
-            self._reader_ended.set()
-            self._room.unpark_all()
 
     def _take(self, frame: Frame) -> bool:
         """Handle a frame; False when the peer has said goodbye."""
         if frame.type is FrameType.GOODBYE:
             self._end(ChannelClosed(decode_reason(frame.payload), clean=True))
-            if self._path.is_drained:
-                self._end_path()
+            if self._carrier.path.is_drained:
+                self._carrier.end_path()
             return False
         if frame.type not in (FrameType.SEGMENT, FrameType.SEGMENT_LAST, FrameType.ACK):
             raise SessionViolation(f"a {frame.type.name} frame inside a session")
@@ -315,21 +321,19 @@ class Channel:
             else:
                 self._arrival.unpark()
         elif self._session.ack_due or frame.type is FrameType.ACK:
-            self._flush()
+            self._carrier.flush()
         return True
 
 
 @asynccontextmanager
-async def run_channel(path: Path, peer: Peer, limits: Limits) -> AsyncIterator[Channel]:
-    """A channel over a path whose handshake is done. For `open_channel`, `serve` and tests.
+async def run_channel(channel: Channel) -> AsyncIterator[Channel]:
+    """Carry a new channel. For `open_channel`, `serve` and tests.
 
     Leaving the block closes the channel cleanly; when cancelled, at once, which the peer sees as a loss.
     """
-    path.decoder.payload_size_max = PAYLOAD_SIZE_MAX
-    channel = Channel(path, peer, limits)
     async with open_background() as nursery:
-        nursery.start_soon(channel._read_loop)
-        nursery.start_soon(channel._write_loop)
+        nursery.start_soon(channel._read)
+        nursery.start_soon(channel._carrier.write)
         try:
             yield channel
         except Exception as error:
@@ -338,7 +342,7 @@ async def run_channel(path: Path, peer: Peer, limits: Limits) -> AsyncIterator[C
         else:
             await channel.close()
         finally:
-            path.close()
+            channel._carrier.close()
             channel._end(ChannelClosed("closed by this side: cancelled", clean=False))
 
 
@@ -359,44 +363,36 @@ async def open_channel(
     kinds, or another TransportError. The block may be cancelled at any time.
     """
     limits = limits or Limits()
+    payload = encode_hello(Hello(hello, heartbeat_port, resume_ms(limits.resume_timeout_s)))
     try:
         with trio.fail_after(limits.handshake_timeout_s):
-            path, peer = await _connect(host, port, context, expect, Hello(hello, heartbeat_port))
+            path, identity, answer = await dial(host, port, context, expect.check, FrameType.HELLO, payload)
     except trio.TooSlowError:
         raise HandshakeTimeout(
             f"no WELCOME from {host}:{port} within {limits.handshake_timeout_s:g} s"
         ) from None
-    async with run_channel(path, peer, limits) as channel:
-        yield channel
-
-
-async def _connect(
-    host: str, port: int, context: ssl.SSLContext, expect: Expectation, hello: Hello
-) -> tuple[Path, Peer]:
-    hello_payload = encode_hello(hello)
     try:
-        wire = SocketWire(await trio.open_tcp_stream(host, port))
-    except OSError as error:
-        raise ConnectFailed(f"cannot connect to {host}:{port}: {_why(error)}") from error
-    path = Path(wire, TlsCipher(context, server_side=False))
-    path.decoder.payload_size_max = HANDSHAKE_SIZE_MAX
-    try:
-        await path.handshake()
-        identity = path.cipher.peer_identity()
-        expect.check(identity)
-        path.write(path.encode(FrameType.HELLO, hello_payload))
-        await path.drain()
-        welcome = ClientHandshake().receive(await path.read_frame())
+        welcome = ClientHandshake().receive(answer)
     except BaseException:
         path.close()
         raise
+
+    def check_same(again: Identity) -> None:
+        if again != identity:
+            raise IdentityMismatch(f"{again} answers where {identity} did")
+
+    async def redial(request: bytes) -> tuple[Path, bytes]:
+        path, _, answer = await dial(host, port, context, check_same, FrameType.RESUME, request)
+        if answer.type is FrameType.RESUMED:
+            return path, answer.payload
+        path.close()
+        if answer.type is FrameType.REFUSED:
+            raise PeerRefused(decode_reason(answer.payload))
+        raise HandshakeViolation(f"a {answer.type.name} frame where RESUMED was due")
+
     keys = HeartbeatKeys(welcome.session_id, welcome.key_to_server, welcome.key_to_client)
+    wire = path.wire
     peer = Peer(identity, welcome.parameters, wire.peer_host, wire.peer_port, keys, welcome.heartbeat_port)
-    return path, peer
-
-
-def _why(error: OSError) -> str:
-    """What the operating system said, for every address that the name has."""
-    cause = error.__cause__
-    attempts = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (error,)
-    return ", ".join(dict.fromkeys(getattr(attempt, "strerror", None) or str(attempt) for attempt in attempts))
+    terms = ResumeTerms(welcome.resume_secret, min(welcome.resume_ms / 1000, limits.resume_timeout_s))
+    async with run_channel(Channel(path, peer, limits, terms, redial)) as channel:
+        yield channel

@@ -40,6 +40,10 @@ class SessionViolation(TransportError):
     """The peer broke the rules of a session: message numbers, acknowledgements or window."""
 
 
+class ResumeFailed(TransportError):
+    """An interrupted session cannot go on: nobody brought it back in time, or bringing it back does not help."""
+
+
 class HandshakeViolation(TransportError):
     """The peer's first frames are not a handshake that we understand."""
 
@@ -73,7 +77,11 @@ class IdentityMismatch(CertificateProblem):
 
 
 class ConnectFailed(TransportError):
-    """No connection to the peer's port."""
+    """No connection to the peer's port. `refused`: its host answers, and nobody listens there."""
+
+    def __init__(self, text: str, *, refused: bool = False) -> None:
+        super().__init__(text)
+        self.refused = refused
 
 
 class ListenFailed(TransportError):

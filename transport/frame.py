@@ -7,6 +7,14 @@ The header has a checksum of its own, so that a damaged size is found at once in
 decoder wait for bytes that never come. `number` counts the frames of one direction of one path from 0:
 a gap, a duplicate or a reordering of whole frames is found too. TLS already keeps an attacker out; the
 checksums are for broken memory and for our own mistakes.
+
+Payloads, and where their layout is written down:
+
+    HELLO WELCOME REFUSED    transport/handshake.py    the first frame of either side of a path,
+    RESUME RESUMED REFUSED   transport/resume.py       of a new session or of one that goes on
+    SEGMENT SEGMENT_LAST     number u64, bytes         a piece of a message; the last one (transport/session.py)
+    ACK                      number u64                every segment before it was taken by the application
+    GOODBYE                  reason, UTF-8             nothing follows; the session is over
 """
 
 import struct
@@ -40,6 +48,8 @@ class FrameType(IntEnum):
     SEGMENT_LAST = 5
     ACK = 6
     GOODBYE = 7
+    RESUME = 8
+    RESUMED = 9
 
 
 _KNOWN_TYPES = frozenset(FrameType)

@@ -5,6 +5,16 @@ life, whatever the application compares). The server's application looks at them
 and either refuses with a reason that reaches the client, or answers WELCOME with parameters of its own
 and the keys of the heartbeats. Fixed binary, bounded, no general decoder; the first bytes of HELLO
 (magic, version) never change, so that any two versions can refuse each other in words.
+
+    HELLO    magic "ftvm", version u16, heartbeat port u16, resume u32, parameters
+    WELCOME  heartbeat port u16, session id u64, key to server [32], key to client [32],
+             resume u32, resume secret [32], parameters
+    REFUSED  reason, UTF-8
+
+    parameters: count u16, then each: name size u8, name (ASCII), value size u16, value
+
+`resume` is for how many ms a side is willing to wait for a lost connection to come back; WELCOME has the
+smaller one of both, which then holds for both; 0: the session ends with its connection.
 """
 
 import struct
@@ -17,17 +27,19 @@ from transport.errors import HandshakeViolation, PeerRefused, Refuse
 from transport.frame import Frame, FrameType
 
 MAGIC = b"ftvm"
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Goes up with every change of frames, handshake, session rules or heartbeat datagrams."""
 
 HANDSHAKE_SIZE_MAX = 16 * 1024
 PARAMETERS_MAX = 64
 REASON_SIZE_MAX = 1024
 HEARTBEAT_KEY_SIZE = 32
+RESUME_SECRET_SIZE = 32
+RESUME_MS_MAX = 3_600_000
 
 _PREFIX = struct.Struct(">4sH")
-_HELLO = struct.Struct(">HH")
-_WELCOME = struct.Struct(f">HQ{HEARTBEAT_KEY_SIZE}s{HEARTBEAT_KEY_SIZE}sH")
+_HELLO = struct.Struct(">HIH")
+_WELCOME = struct.Struct(f">HQ{HEARTBEAT_KEY_SIZE}s{HEARTBEAT_KEY_SIZE}sI{RESUME_SECRET_SIZE}sH")
 _KEY = struct.Struct(">B")
 _VALUE = struct.Struct(">H")
 
@@ -39,6 +51,7 @@ class Hello:
     parameters: Parameters
     heartbeat_port: int
     """The client's UDP port; 0: it takes no heartbeats."""
+    resume_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +61,50 @@ class Welcome:
     session_id: int
     key_to_server: bytes = field(repr=False)
     key_to_client: bytes = field(repr=False)
+    resume_ms: int
+    resume_secret: bytes = field(repr=False)
 
 
 def encode_hello(hello: Hello) -> bytes:
-    body = _HELLO.pack(hello.heartbeat_port, len(hello.parameters)) + _encode_parameters(hello.parameters)
-    return _bounded(_PREFIX.pack(MAGIC, PROTOCOL_VERSION) + body)
+    fixed = _HELLO.pack(hello.heartbeat_port, hello.resume_ms, len(hello.parameters))
+    return _bounded(encode_prefix() + fixed + _encode_parameters(hello.parameters))
 
 
 def decode_hello(payload: bytes) -> Hello:
     """Raises HandshakeViolation, or Refuse if the client speaks another version."""
-    if len(payload) < _PREFIX.size:
-        raise HandshakeViolation("a HELLO that is too short")
-    magic, version = _PREFIX.unpack_from(payload)
-    if magic != MAGIC:
-        raise HandshakeViolation("a HELLO without our magic bytes")
-    if version != PROTOCOL_VERSION:
-        raise Refuse(f"transport version {PROTOCOL_VERSION} is spoken here, and {version} was offered")
-    reader = _Reader(payload, _PREFIX.size)
-    port, count = reader.unpack(_HELLO)
-    hello = Hello(reader.parameters(count), port)
+    reader = _Reader(payload, check_prefix(payload, "HELLO"))
+    port, resume_ms, count = reader.unpack(_HELLO)
+    _check_resume(resume_ms)
+    hello = Hello(reader.parameters(count), port, resume_ms)
     reader.finish()
     return hello
+
+
+def encode_prefix() -> bytes:
+    """What the first frame of a client begins with, in every version."""
+    return _PREFIX.pack(MAGIC, PROTOCOL_VERSION)
+
+
+def check_prefix(payload: bytes, what: str) -> int:
+    """How many bytes the prefix has. Raises HandshakeViolation, or Refuse if the client speaks another version."""
+    if len(payload) < _PREFIX.size:
+        raise HandshakeViolation(f"a {what} that is too short")
+    magic, version = _PREFIX.unpack_from(payload)
+    if magic != MAGIC:
+        raise HandshakeViolation(f"a {what} without our magic bytes")
+    if version != PROTOCOL_VERSION:
+        raise Refuse(f"transport version {PROTOCOL_VERSION} is spoken here, and {version} was offered")
+    return _PREFIX.size
+
+
+def resume_ms(timeout_s: float) -> int:
+    """A bound as HELLO and WELCOME carry it."""
+    return min(int(timeout_s * 1000), RESUME_MS_MAX)
+
+
+def _check_resume(resume_ms: int) -> None:
+    if resume_ms > RESUME_MS_MAX:
+        raise HandshakeViolation(f"a session that waits {resume_ms} ms for its connection is not made")
 
 
 def encode_welcome(welcome: Welcome) -> bytes:
@@ -77,6 +113,8 @@ def encode_welcome(welcome: Welcome) -> bytes:
         welcome.session_id,
         welcome.key_to_server,
         welcome.key_to_client,
+        welcome.resume_ms,
+        welcome.resume_secret,
         len(welcome.parameters),
     )
     return _bounded(fixed + _encode_parameters(welcome.parameters))
@@ -85,8 +123,10 @@ def encode_welcome(welcome: Welcome) -> bytes:
 def decode_welcome(payload: bytes) -> Welcome:
     """Raises HandshakeViolation."""
     reader = _Reader(payload, 0)
-    port, session_id, key_to_server, key_to_client, count = reader.unpack(_WELCOME)
-    welcome = Welcome(reader.parameters(count), port, session_id, key_to_server, key_to_client)
+    port, session_id, key_to_server, key_to_client, resume_ms, secret, count = reader.unpack(_WELCOME)
+    _check_resume(resume_ms)
+    parameters = reader.parameters(count)
+    welcome = Welcome(parameters, port, session_id, key_to_server, key_to_client, resume_ms, secret)
     reader.finish()
     return welcome
 

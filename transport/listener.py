@@ -3,6 +3,10 @@
 Until WELCOME a connection has one of HALF_OPEN_MAX places, a deadline, a bounded buffer, and ends in one
 log line. When all places are taken the oldest is thrown out: a good client needs milliseconds, so the
 oldest is the one that dawdles.
+
+A client that brings back a session whose connection was lost goes through the same door, and its connection
+then belongs to the channel that waits for it. At most INTERRUPTED_MAX channels wait; then the one that waits
+longest is given up.
 """
 
 import errno
@@ -14,24 +18,37 @@ from dataclasses import dataclass, field
 
 import trio
 
-from transport.channel import Channel, Limits, Peer, run_channel
-from transport.errors import ChannelClosed, IdentityMismatch, ListenFailed, Refuse, TransportError
-from transport.frame import FrameType
+from transport.channel import Channel, Limits, Peer, ResumeTerms, run_channel
+from transport.errors import (
+    ChannelClosed,
+    IdentityMismatch,
+    ListenFailed,
+    Refuse,
+    ResumeFailed,
+    SessionViolation,
+    TransportError,
+)
+from transport.frame import Frame, FrameType
 from transport.handshake import (
     HANDSHAKE_SIZE_MAX,
     HEARTBEAT_KEY_SIZE,
+    RESUME_SECRET_SIZE,
+    Hello,
     Parameters,
     ServerHandshake,
     Welcome,
     encode_reason,
     encode_welcome,
+    resume_ms,
 )
 from transport.heartbeat import HeartbeatKeys
 from transport.identity import Expectation, Identity
 from transport.path import Path, PathLost, SocketWire
+from transport.resume import UNKNOWN_SESSION, decode_resume
 from transport.tls import TlsCipher
 
 HALF_OPEN_MAX = 64
+INTERRUPTED_MAX = 16
 REFUSAL_LINGER_S = 0.5
 """How long a refused client has to read why, before unread bytes of its own reset the connection."""
 ACCEPT_RETRY_S = 0.1
@@ -83,6 +100,10 @@ class _Server:
     heartbeat_port: int
     limits: Limits
     half_open: dict[trio.CancelScope, None] = field(default_factory=dict)
+    sessions: dict[int, Channel] = field(default_factory=dict)
+    """Those that may be brought back."""
+    interrupted: dict[int, None] = field(default_factory=dict)
+    """Those that wait for it, and perhaps some that came back meanwhile; the longest waiting first."""
 
     async def accept_loop(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         async with listener:
@@ -103,57 +124,81 @@ class _Server:
         except OSError:
             stream.socket.close()
             return
-        try:
-            path = Path(wire, TlsCipher(self.context, server_side=True))
-            peer = await self.admit(path)
-            if peer is None:
-                return
-            try:
-                async with run_channel(path, peer, self.limits) as channel:
-                    await self.handler(channel)
-            except ChannelClosed as error:
-                _logger.debug("%s: %s", peer.identity, error)
-            except TransportError as error:
-                _logger.warning("%s: %s", peer.identity, error)
-        finally:
-            wire.close()
+        channel = await self.admit(Path(wire, TlsCipher(self.context, server_side=True)))
+        if channel is not None:
+            await self.serve_channel(channel)
 
-    async def admit(self, path: Path) -> Peer | None:
-        """The handshake, within its deadline; None when the client was refused and the log says so."""
+    async def serve_channel(self, channel: Channel) -> None:
+        peer, session_id = channel.peer, channel.peer.heartbeat_keys.session_id
+        self.sessions[session_id] = channel
+        try:
+            async with run_channel(channel):
+                await self.handler(channel)
+        except ChannelClosed as error:
+            _logger.debug("%s: %s", peer.identity, error)
+        except TransportError as error:
+            _logger.warning("%s: %s", peer.identity, error)
+        finally:
+            del self.sessions[session_id]
+            self.interrupted.pop(session_id, None)
+
+    def wait_for(self, session_id: int) -> None:
+        """This session is interrupted."""
+        self.interrupted.pop(session_id, None)
+        self.interrupted[session_id] = None
+        waiting = [one for one in self.interrupted if self.sessions[one].is_interrupted]
+        self.interrupted = dict.fromkeys(waiting)
+        if len(waiting) > INTERRUPTED_MAX:
+            self.sessions[waiting[0]].abandon(f"more than {INTERRUPTED_MAX} sessions wait for their connection")
+
+    async def admit(self, path: Path) -> Channel | None:
+        """The handshake, within its deadline. A new channel for a client that is welcome; None when the path went
+        to a channel that there was, or when the client was refused, the log says so, and the path is closed."""
         if len(self.half_open) >= HALF_OPEN_MAX:
             next(iter(self.half_open)).cancel()
         where = f"{path.wire.peer_host}:{path.wire.peer_port}"
-        is_logged = False
-        with trio.move_on_after(self.limits.handshake_timeout_s) as scope:
-            self.half_open[scope] = None
-            try:
-                return await self.shake_hands(path)
-            except PathLost as error:
-                is_logged = True
-                # A connection without a byte is a probe, and no news.
-                level = logging.WARNING if path.bytes_in else logging.DEBUG
-                _logger.log(level, "refused %s: %s", where, error)
-            except TransportError as error:
-                is_logged = True
-                _logger.warning("refused %s: %s", where, error)
-                path.end()
-                with trio.move_on_after(REFUSAL_LINGER_S):
-                    await path.wait_end()
-            finally:
-                del self.half_open[scope]
-        if not is_logged:
-            _logger.warning("refused %s: no handshake in time", where)
-        return None
+        is_logged = is_welcome = False
+        channel = None
+        try:
+            with trio.move_on_after(self.limits.handshake_timeout_s) as scope:
+                self.half_open[scope] = None
+                try:
+                    channel = await self.shake_hands(path)
+                    is_logged = is_welcome = True
+                except PathLost as error:
+                    is_logged = True
+                    # A connection without a byte is a probe, and no news.
+                    level = logging.WARNING if path.bytes_in else logging.DEBUG
+                    _logger.log(level, "refused %s: %s", where, error)
+                except TransportError as error:
+                    is_logged = True
+                    _logger.warning("refused %s: %s", where, error)
+                    path.end()
+                    with trio.move_on_after(REFUSAL_LINGER_S):
+                        await path.wait_end()
+                finally:
+                    del self.half_open[scope]
+            if not is_logged:
+                _logger.warning("refused %s: no handshake in time", where)
+        finally:
+            if not is_welcome:
+                path.close()
+        return channel
 
-    async def shake_hands(self, path: Path) -> Peer:
+    async def shake_hands(self, path: Path) -> Channel | None:
+        """Welcome a new client (returns its channel) or one that is back (returns None)."""
         path.decoder.payload_size_max = HANDSHAKE_SIZE_MAX
         await path.handshake()
         try:
             identity = path.cipher.peer_identity()
             self.expect.check(identity)
-            hello = ServerHandshake().receive(await path.read_frame())
+            frame = await path.read_frame()
+            if frame.type is FrameType.RESUME:
+                self.resume(path, identity, frame)
+                return None
+            hello = ServerHandshake().receive(frame)
             parameters = self.accept(identity, hello.parameters)
-        except (IdentityMismatch, Refuse) as error:
+        except (IdentityMismatch, Refuse, SessionViolation, ResumeFailed) as error:
             path.write(path.encode(FrameType.REFUSED, encode_reason(str(error))))
             raise
         welcome = Welcome(
@@ -162,9 +207,24 @@ class _Server:
             secrets.randbits(64),
             secrets.token_bytes(HEARTBEAT_KEY_SIZE),
             secrets.token_bytes(HEARTBEAT_KEY_SIZE),
+            min(hello.resume_ms, resume_ms(self.limits.resume_timeout_s)),
+            secrets.token_bytes(RESUME_SECRET_SIZE),
         )
         path.write(path.encode(FrameType.WELCOME, encode_welcome(welcome)))
         await path.drain()
-        keys = HeartbeatKeys(welcome.session_id, welcome.key_to_client, welcome.key_to_server)
+        return self.channel_of(path, identity, hello, welcome)
+
+    def channel_of(self, path: Path, identity: Identity, hello: Hello, welcome: Welcome) -> Channel:
+        session_id = welcome.session_id
+        keys = HeartbeatKeys(session_id, welcome.key_to_client, welcome.key_to_server)
         wire = path.wire
-        return Peer(identity, hello.parameters, wire.peer_host, wire.peer_port, keys, hello.heartbeat_port)
+        peer = Peer(identity, hello.parameters, wire.peer_host, wire.peer_port, keys, hello.heartbeat_port)
+        terms = ResumeTerms(welcome.resume_secret, welcome.resume_ms / 1000)
+        return Channel(path, peer, self.limits, terms, on_interrupted=lambda: self.wait_for(session_id))
+
+    def resume(self, path: Path, identity: Identity, frame: Frame) -> None:
+        request = decode_resume(frame.payload)
+        channel = self.sessions.get(request.session_id)
+        if channel is None or not channel.resume(path, identity, request):
+            raise Refuse(UNKNOWN_SESSION)
+        _logger.info("%s: connected again", identity)

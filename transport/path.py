@@ -36,6 +36,10 @@ class PathLost(TransportError):
     """The connection ended without a goodbye."""
 
 
+class PathEnded(PathLost):
+    """The peer ended the connection in order, with nothing half said."""
+
+
 class Wire(Protocol):
     """A raw connection of bytes, as a path wants it."""
 
@@ -198,7 +202,7 @@ class Path:
         data = await self.wire.receive_some()
         if not data:
             self.decoder.finish()
-            raise PathLost("connection lost: the peer ended it without a goodbye")
+            raise PathEnded("connection lost: the peer ended it without a goodbye")
         self.bytes_in += len(data)
         return data
 

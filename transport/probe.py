@@ -1,9 +1,10 @@
 """Is anybody there? A hint for the failure detector, asked when a connection has ended."""
 
-import errno
 from enum import Enum
 
 import trio
+
+from transport.dial import is_refused
 
 PROBE_TIMEOUT_S = 0.1
 
@@ -23,14 +24,7 @@ async def probe(host: str, port: int, timeout_s: float = PROBE_TIMEOUT_S) -> Pro
         try:
             stream = await trio.open_tcp_stream(host, port)
         except OSError as error:
-            return ProbeResult.REFUSED if _is_refused(error) else ProbeResult.NO_ANSWER
+            return ProbeResult.REFUSED if is_refused(error) else ProbeResult.NO_ANSWER
         await trio.aclose_forcefully(stream)
         return ProbeResult.ANSWERED
     return ProbeResult.NO_ANSWER
-
-
-def _is_refused(error: OSError) -> bool:
-    """Refused on every address that the name has."""
-    cause = error.__cause__
-    attempts = cause.exceptions if isinstance(cause, BaseExceptionGroup) else (error,)
-    return all(isinstance(attempt, OSError) and attempt.errno == errno.ECONNREFUSED for attempt in attempts)

@@ -7,6 +7,13 @@ than WINDOW_SIZE unacknowledged bytes under way. So the receiver's memory is bou
 ever waiting for the application: a reader that waits cannot see acknowledgements, and two such sides
 with full queues stand still for ever. Acknowledgements go out a quarter of a window at a time: they are
 for flow control, the application's own acknowledgements are its own messages.
+
+A path may be lost and the session go on over another one. The sender keeps every segment until it is
+acknowledged; on the new path each side first says which number it expects next (`received`), and the
+other goes on from exactly there (`resume`). Nothing is lost, for what the peer had not received is still
+kept: it acknowledges only what it received. Nothing is doubled or reordered, for a receiver takes one
+number only, the next. What was received and not yet taken stays in the window, and what was acknowledged
+on the old path is acknowledged again on the new one, where the acknowledgement may have been lost.
 """
 
 import struct
@@ -14,7 +21,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from transport.errors import SessionViolation
+from transport.errors import ResumeFailed, SessionViolation
 from transport.frame import PAYLOAD_SIZE_MAX, Frame, FrameType
 
 WINDOW_SIZE = 4 * 1024 * 1024
@@ -23,6 +30,8 @@ SEGMENT_OVERHEAD = 128
 ACK_AFTER_SIZE = WINDOW_SIZE // 4
 MESSAGE_SIZE_MAX = 256 * 1024 * 1024
 QUEUE_SIZE_MAX = 4 * 1024 * 1024
+FRUITLESS_RESUMES_MAX = 8
+"""So many new paths in a row that carry nothing of what is owed: the network takes a handshake and no more."""
 
 _NUMBER = struct.Struct(">Q")
 SEGMENT_SIZE_MAX = PAYLOAD_SIZE_MAX - _NUMBER.size
@@ -34,7 +43,7 @@ assert ACK_AFTER_SIZE + SEGMENT_SIZE_MAX + SEGMENT_OVERHEAD <= WINDOW_SIZE, "a s
 class OutgoingFrame:
     type: FrameType
     head: bytes
-    body: memoryview | bytes
+    body: bytes
 
 
 @dataclass(slots=True)
@@ -71,12 +80,16 @@ class Session:
         self.message_size_max = message_size_max
         self.queue_size_max = queue_size_max
         self.counters = SessionCounters()
-        # Sending: segments wait in _queue; the costs of those under way are in _unacknowledged.
+        # Sending: segments wait in _queue, without a number; those that were sent stay in _unacknowledged, and
+        # their numbers end before _next_number_out. _next_on_path is less only while some are sent again.
         self._queue: deque[tuple[FrameType, memoryview]] = deque()
         self._queue_size = 0
         self._next_number_out = 0
-        self._unacknowledged: deque[int] = deque()
+        self._next_on_path = 0
+        self._unacknowledged: deque[tuple[FrameType, bytes]] = deque()
         self._unacknowledged_size = 0
+        self._resumed_at = 0
+        self._fruitless_resumes = 0
         # Receiving: _partial is the message under assembly, _inbox the whole ones.
         self._next_number_in = 0
         self._partial = _Partial()
@@ -116,12 +129,23 @@ class Session:
         self.counters.messages_out += 1
         self.counters.bytes_out += len(message)
 
+    @property
+    def all_sent(self) -> bool:
+        """Everything queued is on the path, though perhaps not at the peer."""
+        return not self._queue and self._next_on_path == self._next_number_out
+
     def take_outgoing(self, size_max: int) -> Iterator[OutgoingFrame]:
         """What may go on the path now, acknowledgement first; stops after about `size_max` bytes."""
         if self._ack_due:
             self._ack_due = False
             self._taken_size = 0
             yield OutgoingFrame(FrameType.ACK, _NUMBER.pack(self._taken_number), b"")
+        while self._next_on_path < self._next_number_out and size_max > 0:
+            number = self._next_on_path
+            self._next_on_path += 1
+            frame_type, kept = self._unacknowledged[number - self._oldest]
+            size_max -= len(kept) + SEGMENT_OVERHEAD
+            yield OutgoingFrame(frame_type, _NUMBER.pack(number), kept)
         while self._queue and size_max > 0:
             frame_type, segment = self._queue[0]
             cost = len(segment) + SEGMENT_OVERHEAD
@@ -129,12 +153,39 @@ class Session:
                 return
             self._queue.popleft()
             self._queue_size -= cost
-            self._unacknowledged.append(cost)
+            # Copied: a view of a piece would keep the whole message, which may be very large.
+            kept = bytes(segment)
+            self._unacknowledged.append((frame_type, kept))
             self._unacknowledged_size += cost
             number = self._next_number_out
-            self._next_number_out += 1
+            self._next_number_out = self._next_on_path = number + 1
             size_max -= cost
-            yield OutgoingFrame(frame_type, _NUMBER.pack(number), segment)
+            yield OutgoingFrame(frame_type, _NUMBER.pack(number), kept)
+
+    # ----------------------------------------------------------------- resuming
+
+    @property
+    def received(self) -> int:
+        """The number of the segment that is due next: what this side tells the peer on a new path."""
+        return self._next_number_in
+
+    def resume(self, received: int) -> None:
+        """Go on over a new path, to a peer that expects segment `received` next.
+
+        Raises SessionViolation if that cannot be so, and ResumeFailed if new paths bring nothing. The session
+        is unchanged then.
+        """
+        oldest = max(self._oldest, self._resumed_at)
+        if not oldest <= received <= self._next_number_out:
+            raise SessionViolation(
+                f"the peer expects segment {received}; only {oldest} to {self._next_number_out} can be next"
+            )
+        fruitless = received == self._resumed_at and received < self._next_number_out
+        if fruitless and self._fruitless_resumes >= FRUITLESS_RESUMES_MAX:
+            raise ResumeFailed(f"{self._fruitless_resumes} connections in a row were lost before anything passed")
+        self._fruitless_resumes = self._fruitless_resumes + 1 if fruitless else 0
+        self._resumed_at = self._next_on_path = received
+        self._ack_due = True
 
     # ---------------------------------------------------------------- receiving
 
@@ -220,10 +271,16 @@ class Session:
         if len(payload) != _NUMBER.size:
             raise SessionViolation(f"an acknowledgement of {len(payload)} bytes")
         (acknowledged,) = _NUMBER.unpack(payload)
-        oldest = self._next_number_out - len(self._unacknowledged)
-        if not oldest <= acknowledged <= self._next_number_out:
+        oldest = self._oldest
+        if not oldest <= acknowledged <= self._next_on_path:
             raise SessionViolation(
-                f"segment {acknowledged} acknowledged; only {oldest} to {self._next_number_out} are open"
+                f"segment {acknowledged} acknowledged; only {oldest} to {self._next_on_path} are open"
             )
         for _ in range(acknowledged - oldest):
-            self._unacknowledged_size -= self._unacknowledged.popleft()
+            _, segment = self._unacknowledged.popleft()
+            self._unacknowledged_size -= len(segment) + SEGMENT_OVERHEAD
+
+    @property
+    def _oldest(self) -> int:
+        """The number of the oldest segment that is not acknowledged."""
+        return self._next_number_out - len(self._unacknowledged)

@@ -3,17 +3,22 @@
 import math
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
 
 from transport.background import open_background
-from transport.channel import Channel, Limits, Peer, run_channel
+from transport.carrier import Redial
+from transport.channel import Channel, Limits, Peer, ResumeTerms, run_channel
+from transport.errors import PeerRefused, Refuse, TransportError
+from transport.frame import FrameType
+from transport.handshake import RESUME_SECRET_SIZE, decode_reason, encode_reason
 from transport.heartbeat import HeartbeatKeys
 from transport.identity import Identity
 from transport.path import RECEIVE_SIZE, Path, PathLost
+from transport.resume import decode_resume
 
 MEMORY_WIRE_SIZE = 256 * 1024
 """How many bytes a memory wire holds under way, as a kernel's socket buffer would."""
@@ -63,6 +68,8 @@ class MemoryWire:
 
     peer_host: str = "127.0.0.1"
     peer_port: int = 0
+    allowance: float = math.inf
+    """How many bytes may still be sent."""
     _buffer: bytearray = field(default_factory=bytearray)
     _is_eof: bool = False
     _is_lost: bool = False
@@ -71,9 +78,12 @@ class MemoryWire:
 
     def try_send(self, data: memoryview) -> int:
         other = self._far_end()
-        size = min(len(data), MEMORY_WIRE_SIZE - len(other._buffer))
+        size = int(min(len(data), MEMORY_WIRE_SIZE - len(other._buffer), self.allowance))
         other._buffer += data[:size]
         other._changed.unpark_all()
+        self.allowance -= size
+        if not self.allowance:
+            self.cut()
         return size
 
     async def wait_sendable(self) -> None:
@@ -115,27 +125,61 @@ class MemoryWire:
         return self._other
 
 
-def memory_wire_pair() -> tuple[MemoryWire, MemoryWire]:
-    """Two wires, each the far end of the other."""
-    a, b = MemoryWire(), MemoryWire()
+def memory_wire_pair(cut_after: tuple[float, float] = (math.inf, math.inf)) -> tuple[MemoryWire, MemoryWire]:
+    """Two wires, each the far end of the other. `cut_after`: how many bytes the first and the second may send before
+    both are cut, in mid-frame if need be."""
+    a, b = MemoryWire(allowance=cut_after[0]), MemoryWire(allowance=cut_after[1])
     a._other, b._other = b, a
     return a, b
 
 
 @asynccontextmanager
 async def memory_channel_pair(
-    limits: Limits | None = None, *, a: Identity = NODE_A, b: Identity = NODE_B
+    limits: Limits | None = None,
+    *,
+    a: Identity = NODE_A,
+    b: Identity = NODE_B,
+    cuts: Iterator[tuple[float, float]] | None = None,
 ) -> AsyncIterator[tuple[Channel, Channel]]:
-    """The channel of node a and the channel of node b, joined: everything but TLS and the kernel is real."""
-    wires = memory_wire_pair()
+    """The channel of node a and the channel of node b, joined: everything but TLS and the kernel is real.
+
+    Node a is the client: with `Limits.resume_timeout_s` it connects again. `cuts` gives `cut_after` of one
+    connection after the other; then, or without it, they last.
+    """
+    limits = limits or Limits()
+    cuts = cuts or iter(())
+    terms = ResumeTerms(bytes(range(RESUME_SECRET_SIZE)), limits.resume_timeout_s)
     keys = (HeartbeatKeys(1, bytes(32), bytes([1] * 32)), HeartbeatKeys(1, bytes([1] * 32), bytes(32)))
+    wires = memory_wire_pair(next(cuts, (math.inf, math.inf)))
+    server: Channel
+
+    async def redial(request: bytes) -> tuple[Path, bytes]:
+        near, far = (Path(wire, PlainCipher(peer)) for wire, peer in zip(_again(cuts), (b, a), strict=True))
+        near.write(near.encode(FrameType.RESUME, request))
+        frame = await far.read_frame()
+        try:
+            if not server.resume(far, a, decode_resume(frame.payload)):
+                raise Refuse("over")
+        except TransportError as error:
+            far.write(far.encode(FrameType.REFUSED, encode_reason(str(error))))
+        answer = await near.read_frame()
+        if answer.type is FrameType.REFUSED:
+            raise PeerRefused(decode_reason(answer.payload))
+        return near, answer.payload
+
     async with AsyncExitStack() as stack:
         channels = []
-        for wire, key, peer in zip(wires, keys, (b, a), strict=True):
+        roles: tuple[Redial | None, ...] = (redial, None)
+        for wire, key, peer, role in zip(wires, keys, (b, a), roles, strict=True):
             about = Peer(peer, {}, wire.peer_host, wire.peer_port, key, 0)
-            path = Path(wire, PlainCipher(peer))
-            channels.append(await stack.enter_async_context(run_channel(path, about, limits or Limits())))
+            channel = Channel(Path(wire, PlainCipher(peer)), about, limits, terms, role)
+            channels.append(await stack.enter_async_context(run_channel(channel)))
+        server = channels[1]
         yield channels[0], channels[1]
+
+
+def _again(cuts: Iterator[tuple[float, float]]) -> tuple[MemoryWire, MemoryWire]:
+    return memory_wire_pair(next(cuts, (math.inf, math.inf)))
 
 
 @dataclass(slots=True)

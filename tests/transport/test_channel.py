@@ -26,7 +26,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
 
 def wire_of(channel: Channel) -> MemoryWire:
-    wire = channel._path.wire
+    wire = channel._carrier.path.wire
     assert isinstance(wire, MemoryWire)
     return wire
 
@@ -159,7 +159,7 @@ def test_nothing_follows_a_goodbye_not_even_an_acknowledgement() -> None:
         wire, far_wire = memory_wire_pair()
         peer = Peer(NODE_B, {}, "127.0.0.1", 0, HeartbeatKeys(1, bytes(32), bytes(32)), 0)
         encoder = FrameEncoder()
-        async with run_channel(Path(wire, PlainCipher(NODE_B)), peer, Limits()) as channel:
+        async with run_channel(Channel(Path(wire, PlainCipher(NODE_B)), peer, Limits())) as channel:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(channel.close)
                 await wait_all_tasks_blocked()
@@ -234,7 +234,7 @@ def test_a_lost_connection_wakes_everybody_after_what_had_arrived() -> None:
 def test_an_end_inside_a_frame_is_not_clean() -> None:
     async def main() -> None:
         async with memory_channel_pair() as (a, b):
-            frame = a._path.encode(FrameType.SEGMENT_LAST, bytes(8), b"whole")
+            frame = a._carrier.path.encode(FrameType.SEGMENT_LAST, bytes(8), b"whole")
             wire_of(a).try_send(memoryview(frame)[:-1])
             wire_of(a).send_eof()
             with pytest.raises(ChannelClosed) as caught:
@@ -248,7 +248,7 @@ def test_an_end_inside_a_frame_is_not_clean() -> None:
 def test_a_handshake_frame_inside_a_session_ends_it(frame_type: FrameType) -> None:
     async def main() -> None:
         async with memory_channel_pair() as (a, b):
-            a._path.write(a._path.encode(frame_type, b""))
+            a._carrier.path.write(a._carrier.path.encode(frame_type, b""))
             with pytest.raises(ChannelClosed, match="inside a session") as caught:
                 await b.receive()
             assert isinstance(caught.value.__cause__, SessionViolation)

@@ -11,6 +11,8 @@ from transport.handshake import (
     HEARTBEAT_KEY_SIZE,
     PARAMETERS_MAX,
     REASON_SIZE_MAX,
+    RESUME_MS_MAX,
+    RESUME_SECRET_SIZE,
     ClientHandshake,
     Hello,
     ServerHandshake,
@@ -28,8 +30,10 @@ names = st.text(st.characters(max_codepoint=126, min_codepoint=33), min_size=1, 
 parameters = st.dictionaries(names, st.binary(max_size=60), max_size=8)
 ports = st.integers(0, 65535)
 keys = st.binary(min_size=HEARTBEAT_KEY_SIZE, max_size=HEARTBEAT_KEY_SIZE)
-hellos = st.builds(Hello, parameters, ports)
-welcomes = st.builds(Welcome, parameters, ports, st.integers(0, 2**64 - 1), keys, keys)
+bounds = st.integers(0, RESUME_MS_MAX)
+secrets = st.binary(min_size=RESUME_SECRET_SIZE, max_size=RESUME_SECRET_SIZE)
+hellos = st.builds(Hello, parameters, ports, bounds)
+welcomes = st.builds(Welcome, parameters, ports, st.integers(0, 2**64 - 1), keys, keys, bounds, secrets)
 
 
 @given(hellos, welcomes)
@@ -54,18 +58,18 @@ def test_every_truncation_and_extension_is_a_violation(
 
 @given(st.binary(max_size=300))
 def test_random_bytes_never_cause_another_error(payload: bytes) -> None:
-    for prefix in (b"", b"ftvm\x00\x01"):
+    for prefix in (b"", b"ftvm\x00\x02"):
         with pytest.raises((HandshakeViolation, Refuse)):
-            decode_hello(prefix + b"\x00\x00\xff\xff" + payload)
+            decode_hello(prefix + b"\x00\x00\x00\x00\x00\x00\xff\xff" + payload)
     with pytest.raises(HandshakeViolation):
-        decode_welcome(b"\x00" * 74 + b"\xff\xff" + payload)
+        decode_welcome(b"\x00" * 110 + b"\xff\xff" + payload)
 
 
 def test_another_version_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshake, "PROTOCOL_VERSION", 7)
     payload = encode_hello(Hello({"a": b"b"}, 0))
     monkeypatch.undo()
-    with pytest.raises(Refuse, match="version 1 is spoken here, and 7 was offered"):
+    with pytest.raises(Refuse, match="version 2 is spoken here, and 7 was offered"):
         decode_hello(payload)
 
 

@@ -83,8 +83,8 @@ def test_an_endless_stream_is_cut_off(pki: Pki, caplog: pytest.LogCaptureFixture
         (b"?" * 21, "does not match its checksum"),
         (FrameEncoder().encode(FrameType.HELLO, bytes(100_000)), "at most 16384 are allowed"),
         (FrameEncoder().encode(FrameType.SEGMENT, bytes(8)), "SEGMENT frame where HELLO was due"),
-        (FrameEncoder().encode(FrameType.HELLO, b"ftvm\x00\x01"), "too short"),
-        (FrameEncoder().encode(FrameType.HELLO, b"XXXX\x00\x01"), "magic"),
+        (FrameEncoder().encode(FrameType.HELLO, b"ftvm\x00\x02"), "too short"),
+        (FrameEncoder().encode(FrameType.HELLO, b"XXXX\x00\x02"), "magic"),
     ],
 )
 def test_an_authentic_client_that_says_nonsense_is_refused(
@@ -108,7 +108,7 @@ def test_another_protocol_version_is_told_so(pki: Pki, monkeypatch: pytest.Monke
     async def main(nursery: trio.Nursery) -> None:
         port = await start_server(nursery, pki.a)
         monkeypatch.setattr("transport.channel.encode_hello", lambda hello: b"ftvm\x00\x09" + encode_hello(hello)[6:])
-        with pytest.raises(PeerRefused, match="version 1 is spoken here, and 9 was offered"):
+        with pytest.raises(PeerRefused, match="version 2 is spoken here, and 9 was offered"):
             await connect(port, pki.b)
 
     run(main)
@@ -248,7 +248,7 @@ def test_latency_is_not_left_to_nagle(pki: Pki) -> None:
     async def main(nursery: trio.Nursery) -> None:
         port = await start_server(nursery, pki.a)
         async with open_channel(HOST, port, client_context(pki.b), NODES, HELLO) as channel:
-            raw = channel._path.wire._socket  # type: ignore[attr-defined]
+            raw = channel._carrier.path.wire._socket  # type: ignore[attr-defined]
             assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
     run(main)
