@@ -1,0 +1,289 @@
+"""One round: a fault under load, the healing after it, and everything that must hold in between and at the end."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from ftvm.demo.stage import EDGE, NODES
+from ftvm.errors import FtvmError, NotProtected
+from ftvm.replication.messages import Ledger
+from tests.campaign.cluster import ADDRESSES, CLIENTS, EDGE_PORT, WITNESS, Cluster
+from tests.campaign.faults import Fault
+from tests.campaign.history import Op
+from tests.campaign.linearizability import Losses, Undecided, check, count_increments, count_tokens
+from tests.campaign.load import COUNTERS, LISTS, Load, longest_gap_ns
+from tests.namespaces.capture import Capture
+
+ROUND_TIMEOUT_S = 45.0
+STORY_TIMEOUT_S = 25.0
+WARM_ANSWERS = 30
+AFTER_ANSWERS = 25
+QUIET_S = 0.1
+"""So long after a death, answers that were released before it may still be on their way."""
+
+POLL_S = 0.01
+NS_PER_MS = 1_000_000
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one round showed. Gaps in ms: the longest time without an answer, around the strikes, and while the
+    machine became protected again; `surplus`: changes of generation that no story asked for."""
+
+    number: int
+    fault: str
+    generation: int = 0
+    operations: int = 0
+    maybe: int = 0
+    lost: int = 0
+    doubled: int = 0
+    gap_ms: float = 0.0
+    rejoin_gap_ms: float = 0.0
+    seconds: float = 0.0
+    surplus: int = 0
+    zombie_bytes: int = 0
+    """That a woken zombie sent to the edge, as the edge's network card saw them; none of them was delivered."""
+    violations: list[str] = field(default_factory=list)
+
+
+class Scene:
+    """What a story acts on: the cluster, its load, and who is who when the round begins."""
+
+    def __init__(self, cluster: Cluster, load: Load, roles: tuple[str, str], chance: random.Random, capture: Capture):
+        self.cluster = cluster
+        self.chance = chance
+        self.primary, self.shadow = roles
+        self.timeout_s = cluster.config.replication.detector_timeout_ms / 1000
+        self.windows: list[tuple[int, int]] = []
+        self.violations: list[str] = []
+        self.zombie_bytes = 0
+        self._load = load
+        self._capture = capture
+        self._base = 0
+        self._struck_ns = 0
+
+    def node(self, role: str) -> str:
+        return self.primary if role == "primary" else self.shadow
+
+    def other(self, role: str) -> str:
+        return self.shadow if role == "primary" else self.primary
+
+    async def strike(self) -> None:
+        """The fault comes now, between two answers of one client."""
+        self._base = await self.cluster.generation()
+        self._load.steady = True
+        await self._load.answers(2)
+        self._struck_ns = time.monotonic_ns()
+
+    async def served(self, count: int = AFTER_ANSWERS) -> None:
+        """Wait for so many more answers; the gap since the strike ends with them."""
+        await self._load.answers(count)
+        if self._struck_ns:
+            self.windows.append((self._struck_ns, time.monotonic_ns()))
+            self._struck_ns = 0
+            self._load.steady = False
+
+    async def recovered(self, *, generations: int) -> None:
+        """Wait until clients are served in a generation that is so much newer than at the strike."""
+        await self.cluster.edge_at(self._base + generations)
+        await self.served()
+
+    async def nobody_served(self, seconds: float) -> None:
+        """For so long, no answer to anybody."""
+        await trio.sleep(QUIET_S)
+        before = len(self._load.answered_ns)
+        await trio.sleep(seconds)
+        if len(self._load.answered_ns) != before:
+            self.violations.append(f"{len(self._load.answered_ns) - before} answers while nobody could be live")
+
+    async def protected(self) -> None:
+        """Wait until the machine is protected again, and see anew who is who."""
+        self.primary, self.shadow = await self.cluster.protected()
+
+    @asynccontextmanager
+    async def arbiter_lost(self, how: str) -> AsyncIterator[None]:
+        """Without an arbiter for as long as the block lasts."""
+        if how == "full":
+            await trio.to_thread.run_sync(self.cluster.fill_disk, WITNESS)
+        else:
+            await self.cluster.arbiter_away()
+        try:
+            yield
+        finally:
+            if how == "full":
+                self.cluster.free_disk(WITNESS)
+            else:
+                with trio.CancelScope(shield=True):
+                    await self.cluster.arbiter_back()
+
+    async def wait_trouble(self, name: str) -> None:
+        """Until the node says that its log ended."""
+        await self.cluster.wait_status(name, lambda status: bool(status["log"]["trouble"]), "the end of its log")
+
+    @asynccontextmanager
+    async def zombie(self, name: str) -> AsyncIterator[None]:
+        """The block wakes a node that was taken for dead. Until its old life is over, nothing it says is delivered."""
+        old_life = self.cluster.lives[name]
+        before, seen = await self._delivered_from(name), self._seen_from(name)
+        yield
+        while True:
+            with suppress(NotProtected):
+                core = (await self.cluster.status(name))["core"]
+                if core["life"] != old_life:
+                    break
+            if self.cluster.exit_code(name) is not None:
+                break
+            await trio.sleep(POLL_S)
+        delivered = await self._delivered_from(name) - before
+        self.zombie_bytes = self._seen_from(name) - seen
+        if delivered:
+            self.violations.append(f"{delivered} bytes from the zombie {name} were delivered to clients")
+
+    async def _delivered_from(self, name: str) -> int:
+        return int((await self.cluster.status(EDGE))["delivered"].get(name, 0))
+
+    def _seen_from(self, name: str) -> int:
+        return self._capture.read().sent.get(ADDRESSES[name], 0)
+
+
+class Captures:
+    """At the edge's door and at the clients'."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.edge = Capture(cluster.network[EDGE])
+        self.clients = Capture(cluster.network[CLIENTS])
+
+    def close(self) -> None:
+        self.edge.close()
+        self.clients.close()
+
+
+async def play(cluster: Cluster, captures: Captures, number: int, fault: Fault, chance: random.Random) -> Outcome:
+    """One round. What is not as it must be is among the outcome's violations; a round that cannot go on says so there
+    too, and leaves a cluster that is of no more use."""
+    outcome = Outcome(number, fault.name)
+    began = trio.current_time()
+    load = Load(cluster.network[CLIENTS], (ADDRESSES[EDGE], EDGE_PORT), f"k{number}", chance)
+    try:
+        with trio.fail_after(ROUND_TIMEOUT_S):
+            before = await cluster.ledger()
+            scene = Scene(cluster, load, await cluster.protected(), chance, captures.edge)
+            await _under_load(scene, load, fault, outcome)
+            roles = await cluster.protected()
+            values = await load.audit()
+            cluster.rounds += 1
+            if (counted := await load.count_round()) != cluster.rounds:
+                outcome.violations.append(f"round {cluster.rounds} of this machine: it counted {counted}")
+            _judge_history(load, values, outcome)
+            await _judge_machine(cluster, roles, before, fault, outcome)
+            _judge_wire(captures, outcome)
+    except trio.TooSlowError:
+        outcome.violations.append(f"not healed in time: {await _states(cluster)}")
+    except FtvmError as error:
+        outcome.violations.append(f"{error}")
+    outcome.violations += [f"surprising answer: {text}" for text in load.surprises]
+    outcome.violations += [f"{name} broke: {line}" for name in (*NODES, EDGE) if (line := _traceback(cluster, name))]
+    outcome.seconds = round(trio.current_time() - began, 2)
+    cluster.tidy()
+    return outcome
+
+
+async def _under_load(scene: Scene, load: Load, fault: Fault, outcome: Outcome) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(load.run, stop)
+        await load.answers(WARM_ANSWERS + scene.chance.randrange(WARM_ANSWERS))
+        with trio.fail_after(STORY_TIMEOUT_S):
+            await fault.story(scene)
+        mended_ns = time.monotonic_ns()
+        await scene.cluster.protected()
+        await load.answers(AFTER_ANSWERS)
+        healed_ns = time.monotonic_ns()
+        stop.set()
+    answered = load.answered_ns
+    outcome.gap_ms = _ms(max(longest_gap_ns(answered, *window) for window in scene.windows))
+    outcome.rejoin_gap_ms = _ms(longest_gap_ns(answered, mended_ns, healed_ns))
+    outcome.zombie_bytes = scene.zombie_bytes
+    outcome.violations += scene.violations
+
+
+def _judge_history(load: Load, values: dict[str, bytes | None], outcome: Outcome) -> None:
+    losses = Losses()
+    for name, count in [(name, count_tokens) for name in LISTS] + [(name, count_increments) for name in COUNTERS]:
+        writes = [one for one in load.history if one.key == load.key(name) and one.op in (Op.APPEND, Op.INCR)]
+        losses += count(writes, values[name])
+    outcome.operations = sum(not one.is_maybe for one in load.history)
+    outcome.maybe = len(load.history) - outcome.operations
+    outcome.lost, outcome.doubled = losses.lost, losses.doubled
+    try:
+        outcome.violations += [str(verdict) for verdict in check(load.history) if not verdict.explained]
+    except Undecided as error:
+        outcome.violations.append(f"no verdict: {error}")
+    if losses != Losses():
+        outcome.violations.append(f"{losses.lost} acknowledged operations lost, {losses.doubled} doubled")
+
+
+async def _judge_machine(
+    cluster: Cluster, roles: tuple[str, str], before: Ledger, fault: Fault, outcome: Outcome
+) -> None:
+    primary, shadow = roles
+    ledger, core = await cluster.ledger(), (await cluster.status(primary))["core"]
+    outcome.generation = core["generation"]
+    newest = ledger.records[-1]
+    if (newest.gen, newest.life.hex(), ledger.last_activated) != (core["generation"], core["life"], newest.gen):
+        outcome.violations.append(f"{primary} is live, and the arbiter's newest record is {newest}")
+    if ledger.records[: len(before.records)] != before.records:
+        outcome.violations.append("the arbiter's earlier records have changed")
+    if [record.gen for record in ledger.records] != list(range(1, newest.gen + 1)):
+        outcome.violations.append("a generation was granted twice or left out")
+    grown, (least, most) = newest.gen - before.current, fault.generations
+    outcome.surplus = max(0, grown - most)
+    if grown < least:
+        outcome.violations.append(f"the generation grew by {grown}, expected were {least}")
+    await _judge_digests(cluster, primary, shadow, outcome)
+
+
+async def _judge_digests(cluster: Cluster, primary: str, shadow: str, outcome: Outcome) -> None:
+    """Both replicas at the same tick."""
+    logged = await cluster.ask(primary, "digest")
+    log: dict[str, Any] = {"last_digest_tick": -1}
+    while log["last_digest_tick"] < logged["tick"]:
+        log = (await cluster.status(shadow))["log"]
+        await trio.sleep(POLL_S)
+    if log["last_digest_tick"] == logged["tick"] and log["last_digest"] != logged["digest"]:
+        outcome.violations.append(f"the replicas differ at tick {logged['tick']}")
+
+
+def _judge_wire(captures: Captures, outcome: Outcome) -> None:
+    """Clients hear of nobody but the edge."""
+    speakers = set(captures.clients.read().sent)
+    if speakers - {ADDRESSES[EDGE]}:
+        outcome.violations.append(f"clients were sent bytes by {sorted(speakers)}, expected was the edge alone")
+
+
+async def _states(cluster: Cluster) -> str:
+    said = []
+    for name in NODES:
+        try:
+            status = await cluster.status(name)
+            said.append(f"{name} {status['core']['state']} in generation {status['core']['generation']}")
+        except FtvmError:
+            said.append(f"{name} does not answer (exit code {cluster.exit_code(name)})")
+    return ", ".join(said)
+
+
+def _traceback(cluster: Cluster, name: str) -> str:
+    said = cluster.said(name)
+    begin = said.find("Traceback")
+    return said[begin:].strip().splitlines()[-1] if begin >= 0 else ""
+
+
+def _ms(time_ns: int) -> float:
+    return round(time_ns / NS_PER_MS, 3)
