@@ -18,7 +18,9 @@ from ftvm.errors import ConfigError
 NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 """Machine and node names: they become parts of certificates' URIs and of paths."""
 
-RESERVED_NODE_NAMES = frozenset({"edge", "authority", "client"})
+RESERVED_NODE_NAMES = frozenset({"edge", "authority", "client", "witness"})
+ENDPOINTS_MAX = 16
+ENDPOINT_PATTERN = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 FILE_SIZE_MAX = 1 << 20
 RAM_MIB_MAX = 2048
 SOCKET_PATH_SIZE_MAX = 100
@@ -109,6 +111,27 @@ def _address() -> dict[str, _Reader]:
     return _text('an address as "host:port"', Address.parse)
 
 
+def _endpoints() -> dict[str, _Reader]:
+    """An array of URLs; in the environment, where there are no arrays, separated by commas."""
+
+    def read(value: object, _folder: Path) -> tuple[str, ...]:
+        urls = value.split(",") if isinstance(value, str) else value
+        if type(urls) is not list or not 0 < len(urls) <= ENDPOINTS_MAX:
+            raise ValueError
+        return tuple(_checked_endpoint(url) for url in urls)
+
+    return {"reader": _Reader('an array of "http://host:port" or "https://host:port"', read)}
+
+
+def _checked_endpoint(url: object) -> str:
+    if type(url) is not str:
+        raise ValueError
+    scheme, _, address = url.strip().rstrip("/").partition("://")
+    if scheme not in ("http", "https") or not ENDPOINT_PATTERN.fullmatch(address):
+        raise ValueError
+    return f"{scheme}://{Address.parse(address)}"
+
+
 def _checked_name(text: str) -> str:
     if not NAME_PATTERN.fullmatch(text):
         raise ValueError
@@ -143,12 +166,49 @@ class ReplicationConfig:
             )
 
 
+_ARBITER_KEYS = {
+    "directory": (("path",), ()),
+    "witness": (("address",), ("path",)),
+    "etcd": (("endpoints",), ("ca", "certificate", "key")),
+}
+"""Kind: the keys that it needs, and those that it may have beside them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArbiterConfig:
-    """`[arbiter]`: who grants generations. A directory must be one that every node sees (NFS will do)."""
+    """`[arbiter]`: who grants generations. Each kind has keys of its own, and another kind's are errors."""
 
-    kind: str = field(default="directory", metadata=_choice("directory"))
-    path: Path = field(metadata=_path())
+    kind: str = field(default="directory", metadata=_choice(*_ARBITER_KEYS))
+    path: Path | None = field(default=None, metadata=_path())
+    """`directory`: a folder that every node sees (NFS will do). `witness`: where the witness, and only it, keeps its
+    records, on its own host; nodes do not look at it."""
+    address: Address | None = field(default=None, metadata=_address())
+    """`witness`: where the nodes reach it."""
+    endpoints: tuple[str, ...] = field(default=(), metadata=_endpoints())
+    """`etcd`: the members' client URLs, tried in this order."""
+    ca: Path | None = field(default=None, metadata=_path())
+    """`etcd`: who signs the members' certificates; None: whom the system trusts."""
+    certificate: Path | None = field(default=None, metadata=_path())
+    """`etcd`: our own certificate, with `key`, where the members ask for one."""
+    key: Path | None = field(default=None, metadata=_path())
+
+    def __post_init__(self) -> None:
+        needed, optional = _ARBITER_KEYS[self.kind]
+        given = [one.name for one in fields(self) if one.name != "kind" and getattr(self, one.name)]
+        for name in needed:
+            if name not in given:
+                raise ConfigError(f'[arbiter] {name}: missing; kind = "{self.kind}" needs it; add it')
+        for name in given:
+            if name not in needed + optional:
+                raise ConfigError(f'[arbiter] {name}: kind = "{self.kind}" does not use it; remove it')
+        if self.address is not None and self.address.port == 0:
+            raise ConfigError("[arbiter] address: nodes cannot ask at port 0; give the witness's port")
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("[arbiter] certificate and key: one is useless without the other; give both or none")
+        if "ca" in given or "key" in given:
+            plain = [url for url in self.endpoints if not url.startswith("https://")]
+            if plain:
+                raise ConfigError(f"[arbiter] endpoints: {plain[0]} uses no certificates; write https or remove them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,6 +79,10 @@ def test_the_example_reads_with_paths_relative_to_the_file_and_defaults(tmp_path
         ('"0.0.0.0:6379"', '"6379"', ["[edge] listen", "host:port", "'6379'"]),
         ('"0.0.0.0:6379"', '"::1:6379"', ["[edge] listen", "host:port"]),
         ('"0.0.0.0:6379"', '"h:65536"', ["[edge] listen", "host:port"]),
+        ('path = "/srv/arbiter"', "", ["[arbiter] path", "missing"]),
+        ('kind = "directory"', 'kind = "vote"', ["[arbiter] kind", '"witness"', "'vote'"]),
+        ('kind = "directory"', 'kind = "witness"', ["[arbiter] address", "missing"]),
+        ('kind = "directory"', 'kind = "directory"\naddress = "h:1"', ["[arbiter] address", "does not use it"]),
         ("[nodes.beta]", "[nodes.edge]", ["[nodes.edge]", "rename"]),
         ("[nodes.beta]", "[nodes.Beta]", ["[nodes.Beta]", "rename"]),
         ('"[::1]:7002"', '"127.0.0.1:7001"', ["both nodes", "listen"]),
@@ -100,6 +104,48 @@ def test_a_mistake_is_one_line_that_names_file_key_and_expectation(
     assert str(path) in message
     for part in told:
         assert part in message
+
+
+DIRECTORY = 'kind = "directory"\npath = "/srv/arbiter"\n'
+
+
+def test_each_kind_of_arbiter_has_its_own_keys(tmp_path: Path) -> None:
+    keys = 'kind = "witness"\naddress = "third:7010"\npath = "w"\n'
+    witness = load(write(tmp_path, EXAMPLE.replace(DIRECTORY, keys)))
+    assert witness.arbiter.address == Address("third", 7010)
+    assert witness.arbiter.path == tmp_path / "w"
+    keys = 'kind = "etcd"\nendpoints = ["https://a:2379/", "https://[::1]:2379"]\n'
+    keys += 'ca = "ca"\ncertificate = "c"\nkey = "k"\n'
+    etcd = load(write(tmp_path, EXAMPLE.replace(DIRECTORY, keys)))
+    assert etcd.arbiter.endpoints == ("https://a:2379", "https://[::1]:2379")
+    assert etcd.arbiter.key == tmp_path / "k"
+    environment = {"FTVM_ARBITER_ENDPOINTS": "https://a:1, https://b:2"}
+    changed = load(write(tmp_path, EXAMPLE.replace(DIRECTORY, keys)), environment=environment)
+    assert changed.arbiter.endpoints == ("https://a:1", "https://b:2")
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ('kind = "witness"\naddress = "h:0"', "port 0"),
+        ('kind = "witness"\naddress = "h"', "host:port"),
+        ('kind = "etcd"\nendpoints = []', "http://host:port"),
+        ('kind = "etcd"\nendpoints = ["h:1"]', "http://host:port"),
+        ('kind = "etcd"\nendpoints = ["http://u:p@h:1"]', "http://host:port"),
+        ('kind = "etcd"\nendpoints = ["http://h:1/v3"]', "http://host:port"),
+        ('kind = "etcd"\nendpoints = ["http://h:99999"]', "http://host:port"),
+        ('kind = "etcd"\nendpoints = [3]', "http://host:port"),
+        ('kind = "etcd"\nendpoints = ["https://h:1"]\nkey = "k"', "give both or none"),
+        ('kind = "etcd"\nendpoints = ["http://h:1"]\nca = "k"', "uses no certificates"),
+        ('kind = "etcd"\nendpoints = ["http://h:1"]\npath = "k"', "does not use it"),
+    ],
+)
+def test_a_wrong_arbiter_is_one_line(tmp_path: Path, keys: str, told: str) -> None:
+    path = write(tmp_path, EXAMPLE.replace(DIRECTORY, keys + "\n"))
+    with pytest.raises(ConfigError, match=re.escape(told)) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: [arbiter]")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("section", ["machine", "arbiter", "edge", "security"])

@@ -27,15 +27,17 @@ OURS = {
         "ftvm.arbiter",
         "ftvm.log",
         "ftvm.config",
+        "ftvm.credentials",
         "ftvm.errors",
         "transport",
     ],
-    "ftvm.arbiter": ["ftvm.replication", "ftvm.errors"],
+    "ftvm.arbiter": ["ftvm.replication", "ftvm.config", "ftvm.credentials", "ftvm.errors", "transport"],
     "ftvm.replication": ["ftvm.log.entry", "ftvm.log.codec", "ftvm.errors"],
     "ftvm.log": ["ftvm.errors"],
     "ftvm.machine": ["ftvm.log.entry", "ftvm.errors"],
     "ftvm.guests": ["ftvm.errors"],
     "ftvm.config": ["ftvm.errors"],
+    "ftvm.credentials": ["ftvm.config", "ftvm.errors", "transport"],
     "ftvm.errors": [],
     "transport": [],
 }
@@ -49,6 +51,7 @@ LIBRARIES = {
     "elftools": ["ftvm.machine.image", "ftvm.guests"],
     "msgpack": ["ftvm.log.codec", "ftvm.replication.codec", "ftvm.machine.snapshot", "transport.handshake"],
     "cryptography": ["transport"],
+    "httpx": ["ftvm.arbiter.etcd"],
     "trio": ["ftvm.host", "ftvm.arbiter", "ftvm.cli", "ftvm.demo", "transport"],
     "structlog": ["ftvm.host", "ftvm.arbiter", "ftvm.cli"],
     "cyclopts": ["ftvm.cli"],
@@ -65,6 +68,8 @@ SANS_IO = {
     "transport.handshake",
     "transport.session",
     "transport.heartbeat",
+    "ftvm.arbiter.steps",
+    "ftvm.arbiter.witness_codec",
 }
 IO_MODULES = {"trio", "socket", "ssl", "select", "selectors", "subprocess", "asyncio", "time", "threading", "random"}
 """No clock, no sockets, no threads and no randomness in what is simulated and replayed."""

@@ -1,4 +1,4 @@
-"""`ftvm certs`: the certificates by which the nodes and the edge of one machine know each other."""
+"""`ftvm certs`: the certificates by which the nodes, the edge and the witness of one machine know each other."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,6 @@ from ftvm.errors import CertificateError, ConfigError
 app = App(name="certs", help="Make the certificates of a machine.", help_format="plaintext")
 
 AUTHORITY = "authority"
-EDGE = "edge"
 
 
 @app.command
@@ -23,7 +22,7 @@ def init(
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("certs"),
     nodes: str = "alpha,beta",
 ) -> None:
-    """Make a new authority for MACHINE, and a folder of credentials for each node and for the edge.
+    """Make a new authority for MACHINE, and a folder of credentials for each node, the edge and the witness.
 
     Parameters
     ----------
@@ -34,18 +33,18 @@ def init(
     nodes
         The nodes' names, separated by commas.
     """
+    from ftvm.credentials import EDGE, WITNESS, role_of
     from transport.certificates import create_authority, issue
     from transport.errors import TransportError
 
-    names = _node_names(nodes)
+    names = (*_node_names(nodes), EDGE, WITNESS)
     try:
         create_authority(output / AUTHORITY, machine)
         for name in names:
-            issue(output / AUTHORITY, output / name, "node", name)
-        issue(output / AUTHORITY, output / EDGE, EDGE, EDGE)
+            issue(output / AUTHORITY, output / name, role_of(name), name)
     except (TransportError, OSError) as error:
         raise CertificateError(f"certificates in {output}: {error}") from None
-    for name in (*names, EDGE):
+    for name in names:
         print(f"{output / name}: give this folder to {name}, and to nobody else")
     print(f"{output / AUTHORITY}: keep this folder to yourself, on none of the nodes: it can make more of them")
 

@@ -9,7 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ftvm.config import Config, load
-from ftvm.errors import ArbiterError, CertificateError, ExitCode, FtvmError, ImageError
+from ftvm.credentials import EDGE, WITNESS
+from ftvm.errors import CertificateError, ExitCode, FtvmError, ImageError
 
 Check = Callable[[Config], str]
 
@@ -30,7 +31,7 @@ def check(machine_toml: Path, /, *, as_json: Annotated[bool, Parameter(name="--j
     checks: list[tuple[str, Check]] = [
         ("image", _check_image),
         ("arbiter", _check_arbiter),
-        *((f"certificates of {name}", _certificates_of(name)) for name in (*config.nodes, "edge")),
+        *((f"certificates of {name}", _certificates_of(name)) for name in _certified(config)),
     ]
     code: int = ExitCode.OK
     report = {"machine.toml": f"machine {config.machine.name}, nodes {' and '.join(config.nodes)}"}
@@ -46,6 +47,11 @@ def check(machine_toml: Path, /, *, as_json: Annotated[bool, Parameter(name="--j
         for name, text in report.items():
             print(f"{name}: {text}")
     return code
+
+
+def _certified(config: Config) -> list[str]:
+    """Whose certificates are needed on some host."""
+    return [*config.nodes, EDGE, *([WITNESS] if config.arbiter.kind == "witness" else [])]
 
 
 def _check_image(config: Config) -> str:
@@ -65,13 +71,19 @@ def _check_image(config: Config) -> str:
 def _check_arbiter(config: Config) -> str:
     import trio
 
-    from ftvm.arbiter.directory import DirectoryArbiter
+    from ftvm.arbiter import open_arbiter
 
-    ledger = trio.run(DirectoryArbiter(config.arbiter.path, config.machine.name).read)
-    if not os.access(config.arbiter.path, os.W_OK):
-        raise ArbiterError(f"{config.arbiter.path}: cannot be written; let this user write there")
-    state = "powered off" if ledger.off else f"generation {ledger.current}"
-    return f"{config.arbiter.path}: {state}"
+    # A witness must be asked as a node: as one whose certificate is on this host.
+    here = [name for name in config.nodes if config.security.folder(name).exists()]
+    if config.arbiter.kind == "witness" and not here:
+        return f"witness {config.arbiter.address}: not asked, for no node's certificate is on this host"
+
+    async def ask() -> str:
+        async with open_arbiter(config, next(iter(here or config.nodes))) as arbiter:
+            ledger = await arbiter.check()
+            return f"{arbiter.name}: " + ("powered off" if ledger.off else f"generation {ledger.current}")
+
+    return trio.run(ask)
 
 
 def _certificates_of(name: str) -> Check:

@@ -17,6 +17,7 @@ COMMANDS = {
     "primary": ("ftvm.cli.nodes:primary", "Start a protected machine."),
     "shadow": ("ftvm.cli.nodes:shadow", "Join a protected machine as its shadow."),
     "edge": ("ftvm.cli.edge:edge", "Serve the machine's console to clients."),
+    "witness": ("ftvm.cli.witness:witness", "Grant generations to a machine's nodes, from a third host."),
     "status": ("ftvm.cli.status:status", "How the nodes and the edge are."),
     "console": ("ftvm.cli.console:console", "Talk to the machine's console."),
     "record": ("ftvm.cli.record:record", "Run a guest image alone, and write its execution log."),

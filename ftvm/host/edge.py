@@ -22,10 +22,10 @@ from typing import cast
 import trio
 
 from ftvm.config import Address, Config
+from ftvm.credentials import ROLE_NODE, contexts_of
 from ftvm.errors import FtvmError, ProtocolError
 from ftvm.host import logs, welcome
 from ftvm.host.control import Answer, serve_control
-from ftvm.host.run import contexts_of
 from ftvm.replication.codec import EDGE_MESSAGES, decode, encode
 from ftvm.replication.edge import (
     Deliver,
@@ -197,7 +197,7 @@ class EdgeShell:
 
     async def _follow_node(self, name: str, address: Address, context: ssl.SSLContext) -> None:
         """Stay connected to one node, for ever; the core decides which node counts."""
-        expect = Expectation(self._config.machine.name, frozenset({welcome.ROLE_NODE}))
+        expect = Expectation(self._config.machine.name, frozenset({ROLE_NODE}))
         limits = Limits(handshake_timeout_s=2.0, close_timeout_s=0.2)
         told = ""
         while True:

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 import trio
 
 from ftvm.config import Address
+from ftvm.credentials import ROLE_EDGE, ROLE_NODE
 from ftvm.errors import PeerRefused, ProtocolError
 from ftvm.host import welcome
 from ftvm.host.welcome import MachineIdentity
@@ -102,7 +103,7 @@ class Links:
             address.host,
             address.port,
             self._server_context,
-            Expectation(self._machine_id, frozenset({welcome.ROLE_NODE, welcome.ROLE_EDGE})),
+            Expectation(self._machine_id, frozenset({ROLE_NODE, ROLE_EDGE})),
             self._serve_client,
             accept=self._accept,
             heartbeat_port=self._heartbeats.port,
@@ -161,7 +162,7 @@ class Links:
             address.host,
             address.port,
             self._client_context,
-            Expectation(self._machine_id, frozenset({welcome.ROLE_NODE})),
+            Expectation(self._machine_id, frozenset({ROLE_NODE})),
             parameters,
             heartbeat_port=self._heartbeats.port,
             limits=PEER_LIMITS,

@@ -39,7 +39,10 @@ MachineEffect = (
     | effects.GoLive
     | effects.Throttle
     | effects.Quiesce
-    | effects.TakeSnapshot
+    | effects.TakeInventory
+    | effects.CopyMachine
+    | effects.CancelCopy
+    | effects.CollectSnapshot
     | effects.InjectInput
     | effects.InjectControl
 )
@@ -73,6 +76,8 @@ class MachineRoom:
         self.identity = MachineIdentity(self._first.config_hash, self._first.image_hash)
         self._engine: Engine | None = None
         self._fed_early: list[effects.Apply] | None = None
+        self._chunks: list[bytes] = []
+        self._copied_for: int | None = None
         self._digest_logged = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery
         self._wake: Callable[[], None]
@@ -103,7 +108,16 @@ class MachineRoom:
         match effect:
             case effects.RestoreSnapshot(state, pos, _):
                 self._fed_early = []
-                self._nursery.start_soon(self._restore, self._owner.core, state, pos)
+                whole = b"".join([*self._chunks, state])
+                self._chunks = []
+                self._nursery.start_soon(self._restore, self._owner.core, whole, pos)
+            case effects.CollectSnapshot(data):
+                self._chunks.append(data)
+            case effects.TakeInventory(session):
+                core = self._owner.core
+                self._owner.tell(core, lambda now: core.inventory_taken(session, b"", now))
+            case effects.CancelCopy():
+                self._copied_for = None
             case effects.Apply():
                 self._apply(effect)
             case effects.GoLive(_):
@@ -115,8 +129,9 @@ class MachineRoom:
             case effects.Quiesce():
                 assert engine is not None
                 engine.quiesce()
-            case effects.TakeSnapshot():
+            case effects.CopyMachine(session, _):
                 assert engine is not None
+                self._copied_for = session
                 engine.snapshot()
             case effects.InjectInput(device, offset, data, is_break):
                 assert engine is not None
@@ -185,11 +200,15 @@ class MachineRoom:
                 self._journal.append(entries)
                 tell(lambda now: core.executed(tick, entries, outputs, now))
                 if self._engine is not None:
-                    self._engine.hold_back(core.lag_ticks)
+                    self._engine.hold_back(core.behind_ticks)
             case reports.Followed(pos, tick, outputs):
                 tell(lambda now: core.applied(pos, tick, outputs, now))
             case reports.SnapshotTaken(state):
-                tell(lambda now: core.snapshot_taken(state, now))
+                session = self._copied_for
+                if session is not None:
+                    for start in range(0, len(state), 1 << 18):
+                        tell(partial(core.copied, session, state[start : start + (1 << 18)]))
+                    tell(lambda now: core.copy_finished(session, b"", now))
             case reports.Quiesced():
                 tell(core.quiesced)
             case reports.WentLive(_):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gc
+import ssl
 import sys
-from typing import Any
 
 import trio
 
-from ftvm.arbiter.directory import DirectoryArbiter
+from ftvm.arbiter import open_arbiter
 from ftvm.config import Config
-from ftvm.errors import CertificateError, FtvmError, ImageError
-from ftvm.host import welcome
+from ftvm.credentials import contexts_of
+from ftvm.errors import FtvmError, ImageError
 from ftvm.host.control import serve_control
 from ftvm.host.links import Links
 from ftvm.host.node import NodeShell
@@ -19,10 +19,8 @@ from ftvm.host.node_control import handlers
 from ftvm.host.node_statistics import Outcome
 from ftvm.host.settings import datagram_age_max_ns
 from ftvm.machine.board import BoardConfig
-from transport.certificates import client_context, node_identity, server_context
-from transport.errors import CertificateProblem, ListenFailed
+from transport.errors import ListenFailed
 from transport.heartbeat_service import open_heartbeats
-from transport.identity import Expectation
 
 SWITCH_INTERVAL_S = 0.0005
 """How long the interpreter lets one thread keep it: the engine and the loop must not wait 5 ms for each other."""
@@ -31,10 +29,6 @@ GC_THRESHOLD = 20_000
 """Allocations between two looks of the cyclic collector: messages make no cycles, so there is little to find."""
 
 IMAGE_SIZE_MAX = 1 << 30
-
-
-def open_arbiter(config: Config) -> Any:
-    return DirectoryArbiter(config.arbiter.path, config.machine.name)
 
 
 def read_image(config: Config) -> bytes:
@@ -46,17 +40,6 @@ def read_image(config: Config) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}; set [machine] image to a guest image") from None
-
-
-def contexts_of(config: Config, name: str) -> tuple[Any, Any]:
-    """TLS contexts (server, client) of a node or the edge. Raises `CertificateError`."""
-    folder = config.security.folder(name)
-    role = welcome.ROLE_EDGE if name == "edge" else welcome.ROLE_NODE
-    try:
-        Expectation(config.machine.name, frozenset({role})).check(node_identity(folder))
-        return server_context(folder), client_context(folder)
-    except CertificateProblem as error:
-        raise CertificateError(f"{error}; `ftvm certs init` makes what is needed") from None
 
 
 def _calm_collector() -> None:
@@ -81,14 +64,28 @@ async def run_node(
     the shell. Raises `FtvmError` for what the user can mend.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    node = config.node(name)
+    config.node(name)
     contexts = contexts_of(config, name)
     image = read_image(config)
     board = BoardConfig(ram_mib=config.machine.ram_mib)
-    try:
-        shell = NodeShell(config, name, open_arbiter(config), board, image)
-    except ImageError as error:
-        raise ImageError(f"{config.machine.image}: {error}") from None
+    async with open_arbiter(config, name) as arbiter:
+        try:
+            shell = NodeShell(config, name, arbiter, board, image)
+        except ImageError as error:
+            raise ImageError(f"{config.machine.image}: {error}") from None
+        return await _run_shell(shell, config, name, role, contexts, force, task_status)
+
+
+async def _run_shell(
+    shell: NodeShell,
+    config: Config,
+    name: str,
+    role: str,
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    force: bool,
+    task_status: trio.TaskStatus[NodeShell],
+) -> Outcome:
+    node = config.node(name)
     outcome: Outcome | None = None
     failure: FtvmError | None = None
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ftvm.credentials import ROLE_EDGE, ROLE_NODE
 from ftvm.errors import ProtocolError
 from ftvm.log.entry import LOG_VERSION
 from ftvm.replication.events import Presence
@@ -18,7 +19,6 @@ from transport.handshake import Parameters
 from transport.identity import Identity
 
 PEER, EDGE, PROBE = "peer", "edge", "probe"
-ROLE_NODE, ROLE_EDGE = "node", "edge"
 NAME_SIZE_MAX = 64
 
 

@@ -120,7 +120,7 @@ _LAYOUT: tuple[tuple[int, type[m.Message], tuple[_Codec, ...]], ...] = (
     (5, m.NewGeneration, (NUMBER, NUMBER, LIVES)),
     (6, m.HandOver, (NUMBER, NUMBER)),
     (7, m.Heartbeat, (NUMBER, LIFE, NUMBER, NUMBER)),
-    (8, m.Ready, (NUMBER, LIFE)),
+    (8, m.Ready, (NUMBER, LIFE, NUMBER)),
     (9, m.Ack, (NUMBER, LIFE, NUMBER, NUMBER, NUMBER)),
     (10, m.Live, (NUMBER, NAMES)),
     (11, m.Output, (NUMBER, NAME, NUMBER, DATA, FLAG)),
@@ -129,6 +129,7 @@ _LAYOUT: tuple[tuple[int, type[m.Message], tuple[_Codec, ...]], ...] = (
     (14, m.Attach, (NUMBER, OFFSETS, OFFSETS)),
     (15, m.Input, (NUMBER, NAME, NUMBER, DATA, NUMBER, FLAG)),
     (16, m.Final, (NUMBER,)),
+    (17, m.Inventory, (LIFE, DATA, FLAG)),
 )
 """Tags are only ever appended to. Fields stand in the order of the dataclass."""
 
@@ -137,8 +138,8 @@ _BY_TYPE: dict[type[m.Message], tuple[int, tuple[str, ...], tuple[_Codec, ...]]]
 }
 _BY_TAG: dict[int, tuple[type[m.Message], tuple[_Codec, ...]]] = {tag: (kind, codecs) for tag, kind, codecs in _LAYOUT}
 
-PEER_MESSAGES = frozenset(kind for tag, kind, _ in _LAYOUT if tag <= 9)
-EDGE_MESSAGES = frozenset(kind for tag, kind, _ in _LAYOUT if tag >= 10)
+EDGE_MESSAGES = frozenset(kind for tag, kind, _ in _LAYOUT if 10 <= tag <= 16)
+PEER_MESSAGES = frozenset(kind for _, kind, _ in _LAYOUT) - EDGE_MESSAGES
 
 
 def encode(message: m.Message) -> bytes:

@@ -48,13 +48,41 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
-class TakeSnapshot:
-    """Of the live machine, at the next slice end, after everything executed was reported: `snapshot_taken`."""
+class TakeInventory:
+    """A joiner: hash the pages of whatever older memory there is; `inventory_taken`."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyMachine:
+    """Copy the live machine for this joiner while the guest runs, leaving out pages that `inventory` shows it has.
+
+    Any number of `copied`, no faster than the session takes them; then `copy_finished`, after exactly what was reported
+    executed. Or `copy_failed`. One at a time.
+    """
+
+    session: int
+    inventory: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCopy:
+    """The joiner is gone: what is still reported of its copy is ignored."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectSnapshot:
+    """A joiner: the next part of the machine's memory. If it cannot be one: `restore_failed`."""
+
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreSnapshot:
-    """The engine's machine becomes this state; then `restored` (or `restore_failed`)."""
+    """What was collected, with this state, becomes the engine's machine; then `restored` (or `restore_failed`)."""
 
     state: bytes
     pos: int
@@ -95,7 +123,7 @@ class InjectControl:
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """On: the live engine starts no further slice (it still takes snapshots). Off: it runs."""
+    """On: the live engine starts no further slice (the machine is copied all the same). Off: it runs."""
 
     on: bool
     why: str
@@ -157,7 +185,10 @@ Effect = (
     | AskArbiter
     | Probe
     | Join
-    | TakeSnapshot
+    | TakeInventory
+    | CopyMachine
+    | CancelCopy
+    | CollectSnapshot
     | RestoreSnapshot
     | Apply
     | GoLive

@@ -139,7 +139,8 @@ ArbiterAnswer = Granted | Refused | Activated | Ledger
 
 @dataclass(frozen=True, slots=True)
 class SnapshotChunk:
-    """A part of a machine's state that is too large for one message. The rest follows, in order, in `Snapshot`."""
+    """A part of a machine's memory, taken while the guest ran. A later chunk may hold the same pages again; what is
+    left to send comes, in order, in further chunks and in `Snapshot`."""
 
     gen: int
     data: bytes
@@ -149,8 +150,8 @@ class SnapshotChunk:
 class Snapshot:
     """The machine after the first `pos` entries, and what of its output the edge has not confirmed.
 
-    `state` is the end of what the `SnapshotChunk`s before it began. `boot` names the cold boot that the machine
-    goes back to; `inputs` are the offsets that the next input of each device has.
+    `state` is all of it that the `SnapshotChunk`s before it did not hold: they are the memory at `pos`. `boot` names
+    the cold boot that the machine goes back to; `inputs` are the offsets that the next input of each device has.
     """
 
     gen: int
@@ -213,11 +214,22 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a joiner has of an older memory, so that only what differs is sent: a hash for each page, in parts. No
+    hash at all: all pages are zero. It has no generation, for the joiner does not know one yet."""
+
+    life: Life
+    hashes: bytes
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
-    """The Snapshot is restored; the joiner follows the log."""
+    """The Snapshot is restored; the joiner follows the log, and has executed it as far as `tick`."""
 
     gen: int
     life: Life
+    tick: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +244,7 @@ class Ack:
     tick: int
 
 
-PeerMessage = SnapshotChunk | Snapshot | Log | Mark | NewGeneration | HandOver | Heartbeat | Ready | Ack
+PeerMessage = SnapshotChunk | Snapshot | Log | Mark | NewGeneration | HandOver | Heartbeat | Inventory | Ready | Ack
 
 
 # ---- node -> edge. A stream id is `device@boot`: after a cold boot offsets start at 0 again.

@@ -1,25 +1,28 @@
 """The live role: feeds followers with the log, knows what all members hold, and keeps the engine within bounds.
 
-A follower is a joiner until its `Mark`: it is sent a snapshot and then the log, and neither its acknowledgements nor
-its loss mean anything. With the Mark, which closes the gate in the same step, it is a member: nothing is committed
-any more that it has not acknowledged. From then on it may believe itself eligible, so its loss can only be answered
-by winning the next generation from the arbiter (`Node` does that); until then nothing more is committed at all.
+A follower is a joiner until its `Mark`: it says what it has of an older memory, is sent the rest while the guest runs,
+and then the log, and neither its acknowledgements nor its loss mean anything. The machine is copied to one joiner at
+a time; others wait for their turn. With the Mark, which closes the gate in the same step, it is a member: nothing is
+committed any more that it has not acknowledged. From then on it may believe itself eligible, so its loss can only be
+answered by winning the next generation from the arbiter (`Node` does that); until then nothing more is committed.
 """
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from ftvm.errors import ProtocolError
 from ftvm.log.entry import Entry, Input
 from ftvm.replication.edge_sessions import EdgeSessions
-from ftvm.replication.effects import CloseSession, Send, TakeSnapshot, Throttle
+from ftvm.replication.effects import CancelCopy, CloseSession, CopyMachine, Send, Throttle
 from ftvm.replication.events import OutputLike
 from ftvm.replication.failure_detector import FailureDetector
 from ftvm.replication.messages import (
     Ack,
     HandOver,
+    Heartbeat,
+    Inventory,
     Life,
     Log,
     Mark,
@@ -31,7 +34,6 @@ from ftvm.replication.messages import (
 )
 from ftvm.replication.replica import Replica
 
-SNAPSHOT_CHUNK_SIZE = 256 * 1024
 LOG_ENTRIES_MAX = 1024
 """Entries in one `Log`; with `LOG_BYTES_MAX` this keeps it below what the log codec takes."""
 LOG_BYTES_MAX = 128 * 1024
@@ -40,9 +42,14 @@ ENTRY_BYTES = 48
 
 
 class Stage(Enum):
-    AWAITING = "waits for a snapshot"
-    FOLLOWING = "was sent a snapshot"
+    AWAITING = "waits for the copy"
+    COPYING = "is sent the machine"
+    FOLLOWING = "follows the log"
     MEMBER = "counts"
+
+
+FED = frozenset({Stage.FOLLOWING, Stage.MEMBER})
+"""Who gets the log."""
 
 
 @dataclass(slots=True)
@@ -53,6 +60,8 @@ class Follower:
     detector: FailureDetector
     join_deadline_ns: int
     stage: Stage = Stage.AWAITING
+    inventory: bytearray = field(default_factory=bytearray)
+    inventory_complete: bool = False
     acked: int = 0
     tick: int = 0
     backlog_bytes: int = 0
@@ -75,40 +84,75 @@ class Primary:
 
     # ---- followers
 
+    def behind_ticks(self) -> int:
+        """By how much the slowest that gets the log, counting or not, was behind when it last said so."""
+        ticks = self._replica.tick
+        return max((ticks - one.tick for one in self.followers.values() if one.stage in FED), default=0)
+
     def members(self) -> list[Follower]:
         return [follower for follower in self.followers.values() if follower.stage is Stage.MEMBER]
 
     def admit(self, session: int, peer: str, life: Life, now_ns: int) -> None:
         config = self._replica.config
-        waiting = any(follower.stage is Stage.AWAITING for follower in self.followers.values())
         detector = FailureDetector(config.joiner_silence_ns, now_ns)
         self.followers[session] = Follower(session, peer, life, detector, now_ns + config.join_wait_ns)
-        if not waiting:
-            self._replica.emit(TakeSnapshot())
 
-    def snapshot_taken(self, state: bytes) -> None:
-        replica = self._replica
-        cut = max(len(state) - SNAPSHOT_CHUNK_SIZE, 0)
+    def _take_inventory(self, follower: Follower, message: Inventory) -> None:
+        if follower.inventory_complete or message.life != follower.life:
+            raise ProtocolError(f"{follower.peer} tells twice what it has, or what another one has")
+        follower.inventory += message.hashes
+        if len(follower.inventory) > self._replica.config.inventory_bytes_max:
+            raise ProtocolError(f"{follower.peer} has more pages than this machine")
+        follower.inventory_complete = message.last
+
+    def copy_next(self, now_ns: int) -> None:
+        """Start the copy for who waits longest, if none is going on."""
+        waiting = None
         for follower in self.followers.values():
-            if follower.stage is not Stage.AWAITING:
-                continue
-            follower.stage = Stage.FOLLOWING
-            follower.tick = replica.tick
-            for start in range(0, cut, SNAPSHOT_CHUNK_SIZE):
-                chunk = state[start : min(start + SNAPSHOT_CHUNK_SIZE, cut)]
-                self._send(follower, SnapshotChunk(replica.generation, chunk))
-            gate = replica.gate
-            snapshot = Snapshot(
-                replica.generation,
-                gate.end,
-                replica.tick,
-                replica.boot,
-                state[cut:],
-                gate.retained(),
-                gate.confirmed(),
-                gate.logged(),
-            )
-            self._send(follower, snapshot)
+            if follower.stage is Stage.COPYING:
+                return
+            if waiting is None and follower.stage is Stage.AWAITING and follower.inventory_complete:
+                waiting = follower
+        if waiting is not None:
+            waiting.stage = Stage.COPYING
+            waiting.join_deadline_ns = now_ns + self._replica.config.join_wait_ns
+            self._replica.emit(CopyMachine(waiting.session, bytes(waiting.inventory)))
+            waiting.inventory.clear()
+
+    def copying(self, session: int) -> Follower | None:
+        """Whose copy goes on, if it is this one."""
+        follower = self.followers.get(session)
+        return follower if follower is not None and follower.stage is Stage.COPYING else None
+
+    def copied(self, session: int, data: bytes) -> None:
+        follower = self.copying(session)
+        if follower is not None:
+            self._send(follower, SnapshotChunk(self._replica.generation, data))
+
+    def copy_finished(self, session: int, state: bytes) -> None:
+        """The machine as it was copied stands where the log ends: from here on this joiner gets the log."""
+        follower, replica = self.copying(session), self._replica
+        if follower is None:
+            return
+        follower.stage = Stage.FOLLOWING
+        follower.tick = replica.tick
+        gate = replica.gate
+        snapshot = Snapshot(
+            replica.generation,
+            gate.end,
+            replica.tick,
+            replica.boot,
+            state,
+            gate.retained(),
+            gate.confirmed(),
+            gate.logged(),
+        )
+        self._send(follower, snapshot)
+
+    def is_late(self, follower: Follower, now_ns: int) -> bool:
+        """A joiner has had its time. While it waits for its turn it has all the time."""
+        its_turn = follower.stage is not Stage.AWAITING or not follower.inventory_complete
+        return follower.stage is not Stage.MEMBER and its_turn and now_ns >= follower.join_deadline_ns
 
     def mark(self, follower: Follower, now_ns: int) -> None:
         """P4. The gate is closed before the Mark is on its way: nothing after this position is committed without
@@ -119,13 +163,16 @@ class Primary:
         follower.detector.tighten(replica.config.timeout_ns, now_ns)
         follower.acked = replica.gate.end
         members = self.members()
-        mark = Mark(replica.generation, replica.gate.end, tuple(member.life for member in members))
+        lives, names = tuple(member.life for member in members), tuple(member.peer for member in members)
+        mark = Mark(replica.generation, replica.gate.end, lives, names)
         for member in members:
             self._send(member, mark)
 
-    def hand_over(self) -> None:
+    def hand_over(self, to: str) -> None:
+        """The member of this name is asked to take over; "": whoever does."""
         for member in self.members():
-            self._send(member, HandOver(self._replica.generation, self._replica.gate.end))
+            if to in ("", member.peer):
+                self._send(member, HandOver(self._replica.generation, self._replica.gate.end))
 
     def new_generation(self, keep: Iterable[Life]) -> None:
         """P7. Members whose life is in `keep` stay, everybody else has to join again."""
@@ -135,23 +182,35 @@ class Primary:
             if follower.stage is not Stage.MEMBER or follower.life not in kept:
                 self.close(follower, "a new generation without it began")
         members = self.members()
+        lives, names = tuple(member.life for member in members), tuple(member.peer for member in members)
         for member in members:
-            lives = tuple(other.life for other in members)
-            self._send(member, NewGeneration(replica.generation, replica.gate.end, lives))
+            self._send(member, NewGeneration(replica.generation, replica.gate.end, lives, names))
 
     def close(self, follower: Follower, reason: str) -> None:
-        del self.followers[follower.session]
+        self.remove(follower)
         self._replica.emit(CloseSession(follower.session, reason))
+
+    def remove(self, follower: Follower) -> None:
+        """Its session is over."""
+        del self.followers[follower.session]
+        if follower.stage is Stage.COPYING:
+            self._replica.emit(CancelCopy(follower.session))
 
     def received(self, follower: Follower, message: PeerMessage) -> bool:
         """Returns whether the follower asks to be marked. Raises `ProtocolError`."""
         gate = self._replica.gate
+        if isinstance(message, Inventory):
+            self._take_inventory(follower, message)
+            return False
         if message.gen != self._replica.generation:
             return False
         match message:
+            case Heartbeat() if follower.stage is Stage.FOLLOWING:
+                follower.tick = max(follower.tick, message.tick)
             case Ready():
                 if follower.stage is not Stage.FOLLOWING or message.life != follower.life:
                     raise ProtocolError(f"{follower.peer} is ready for nothing that it was sent")
+                follower.tick = max(follower.tick, message.tick)
                 return True
             case Ack() if follower.stage is Stage.MEMBER:
                 if message.pos > gate.end or message.life != follower.life:
@@ -189,7 +248,7 @@ class Primary:
                 log = Log(replica.generation, start + offset, batch, confirmed)
                 weight = _weight(batch)
                 for follower in self.followers.values():
-                    if follower.stage is not Stage.AWAITING:
+                    if follower.stage in FED:
                         self._send(follower, log)
                     if follower.stage is Stage.FOLLOWING:
                         follower.backlog_bytes += weight

@@ -29,12 +29,20 @@ class ReplicationConfig:
     """A halted machine waits so long for an edge to attach and take the last outputs."""
     hand_over_wait_ns: int = 2000 * MILLISECOND_NS
     join_wait_ns: int = 30_000 * MILLISECOND_NS
-    """From the opening of a joiner's session to its `Ready`."""
+    """For a joiner's inventory, and then from the start of its copy to its `Ready`."""
+    catch_up_wait_ns: int = 5_000 * MILLISECOND_NS
+    """A joiner that is still far behind the log so long after it was restored asks for the Mark all the same: the
+    bound on a member's lag then makes the primary wait for it."""
     joiner_silence_ns: int = 2000 * MILLISECOND_NS
     """Between a primary and a joiner, both of which may be busy with a snapshot: nothing hangs on noticing soon."""
     lag_ticks_max: int = 8_000_000
     unacked_bytes_max: int = 4 * 1024 * 1024
     joiner_backlog_bytes_max: int = 64 * 1024 * 1024
+    inventory_bytes_max: int = 16 * 1024 * 1024
+    """Hashes that a joiner may send: 16 bytes for each page of the machine."""
+    copy_bytes_max: int = 1024 * 1024 * 1024
+    """Bytes of memory that a joiner takes in one join: a machine whose guest writes all the time is sent some pages
+    several times, but a primary that never comes to an end is none."""
     retained_bytes_max: int = 1024 * 1024
     """Outputs that the edge has not confirmed. At the bound the guest's execution waits."""
 

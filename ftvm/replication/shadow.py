@@ -93,6 +93,8 @@ class Shadow:
                 self._collect(message.data)
             case Snapshot() if not self.restored:
                 self._begin(message)
+            case Inventory():
+                pass
             case _ if message.gen != self._replica.generation and not isinstance(message, NewGeneration):
                 pass
             case Log():

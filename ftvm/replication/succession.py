@@ -93,6 +93,11 @@ class Succession:
         """By how much the slowest member was behind when it last said so; 0 where there is none."""
         return max((self._replica.tick - member.tick for member in self._primary.members()), default=0)
 
+    @property
+    def behind_ticks(self) -> int:
+        """As `lag_ticks`, but joiners that are catching up with the log count too."""
+        return self._primary.behind_ticks()
+
     def presence(self) -> Presence:
         """For whoever asks who is here: goes into the handshake's answer."""
         live = self._state in ACCEPTING and self._halt is None

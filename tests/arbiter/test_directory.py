@@ -13,7 +13,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftvm.arbiter.directory import DirectoryArbiter
+from ftvm.arbiter.client import Arbiter
+from ftvm.arbiter.directory import DirectoryStore
 from ftvm.errors import ArbiterError, ExitCode
 from ftvm.replication.arbitration import decide, decide_activation
 from ftvm.replication.messages import (
@@ -33,7 +34,11 @@ LIVES = [bytes([number]) * 16 for number in range(1, 6)]
 A, B, C = LIVES[:3]
 
 
-def ask(arbiter: DirectoryArbiter, *requests: ArbiterRequest) -> list[ArbiterAnswer]:
+def opened(folder: Path, machine: str) -> Arbiter:
+    return Arbiter(DirectoryStore(folder), machine)
+
+
+def ask(arbiter: Arbiter, *requests: ArbiterRequest) -> list[ArbiterAnswer]:
     async def main() -> list[ArbiterAnswer]:
         return [await arbiter.ask(request) for request in requests]
 
@@ -49,7 +54,7 @@ def promote(want: int, holder_life: bytes, life: bytes, kind: Kind = Kind.PROMOT
 
 
 def test_a_generation_is_granted_once_and_the_same_life_gets_the_same_answer(tmp_path: Path) -> None:
-    first, second = DirectoryArbiter(tmp_path, "bank"), DirectoryArbiter(tmp_path, "bank")
+    first, second = opened(tmp_path, "bank"), opened(tmp_path, "bank")
     assert ask(first, boot(A)) == [Granted(1, A)]
     refused = ask(second, boot(B))[0]
     assert isinstance(refused, Refused)
@@ -61,8 +66,8 @@ def test_a_generation_is_granted_once_and_the_same_life_gets_the_same_answer(tmp
 
 
 def test_what_was_answered_is_there_for_another_process_with_all_its_fields(tmp_path: Path) -> None:
-    ask(DirectoryArbiter(tmp_path, "bank"), boot(A), Activate(1, A), promote(2, A, B))
-    ledger = ask(DirectoryArbiter(tmp_path, "bank"), Read())[0]
+    ask(opened(tmp_path, "bank"), boot(A), Activate(1, A), promote(2, A, B))
+    ledger = ask(opened(tmp_path, "bank"), Read())[0]
     assert isinstance(ledger, Ledger)
     assert [(one.gen, one.life, one.base, one.kind) for one in ledger.records] == [
         (1, A, 0, Kind.BOOT),
@@ -97,14 +102,14 @@ def test_answers_are_those_of_the_pure_rule(
 ) -> None:
     """Two processes that ask in turn, and restart at any time, get what one ledger in memory would answer."""
     folder = tmp_path_factory.mktemp("arbiter")
-    arbiters = [DirectoryArbiter(folder, "bank") for _ in range(2)]
+    arbiters = [opened(folder, "bank") for _ in range(2)]
     ledger = Ledger()
 
     async def main() -> None:
         nonlocal ledger
         for request, who, restarts in steps:
             if restarts:
-                arbiters[who] = DirectoryArbiter(folder, "bank")
+                arbiters[who] = opened(folder, "bank")
             answer = await arbiters[who].ask(request)
             if isinstance(request, Claim):
                 expected: ArbiterAnswer
@@ -124,11 +129,12 @@ def test_answers_are_those_of_the_pure_rule(
 
 _RACER = """
 import sys, trio
-from ftvm.arbiter.directory import DirectoryArbiter
+from ftvm.arbiter.client import Arbiter
+from ftvm.arbiter.directory import DirectoryStore
 from ftvm.replication.messages import Claim, Granted, Kind
 folder, life, last = sys.argv[1], bytes.fromhex(sys.argv[2]), int(sys.argv[3])
 async def main():
-    arbiter = DirectoryArbiter(folder, "bank")
+    arbiter = Arbiter(DirectoryStore(folder), "bank")
     sys.stdout.write("ready\\n"); sys.stdout.flush()
     sys.stdin.readline()
     won = []
@@ -139,7 +145,7 @@ async def main():
             break
         base_life = ledger.records[-1].life if ledger.records else b""
         kind = Kind.PROMOTE if want > 1 else Kind.BOOT
-        answer = await arbiter.claim(Claim(want, want - 1, base_life, life, kind))
+        answer = await arbiter.ask(Claim(want, want - 1, base_life, life, kind))
         if isinstance(answer, Granted):
             won.append(want)
     print(*won, flush=True)
@@ -174,7 +180,7 @@ def test_of_racing_processes_exactly_one_wins_each_generation(tmp_path: Path) ->
             assert gen not in won
             won[gen] = life
     assert sorted(won) == list(range(1, generations + 1))
-    ledger = ask(DirectoryArbiter(tmp_path, "bank"), Read())[0]
+    ledger = ask(opened(tmp_path, "bank"), Read())[0]
     assert isinstance(ledger, Ledger)
     assert {record.gen: record.life for record in ledger.records} == won
 
@@ -189,7 +195,7 @@ def test_a_claimant_killed_or_stopped_at_any_time_harms_and_delays_nobody(tmp_pa
             victim.stdout.readline()
             victim.stdin.write("go\n")
             victim.stdin.flush()
-        arbiter = DirectoryArbiter(tmp_path, "bank")
+        arbiter = opened(tmp_path, "bank")
 
         def current() -> int:
             ledger = ask(arbiter, Read())[0]
@@ -240,7 +246,7 @@ def test_an_activation_and_a_void_claim_never_both_succeed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """The void-claim was decided on 'not activated'; the activation lands before it is written. It must lose."""
-    slow, quick = DirectoryArbiter(tmp_path, "bank"), DirectoryArbiter(tmp_path, "bank")
+    slow, quick = opened(tmp_path, "bank"), opened(tmp_path, "bank")
     ask(quick, boot(A), Activate(1, A), promote(2, A, B))
     void = Claim(3, 1, A, C, Kind.VOID)
     answers: list[ArbiterAnswer] = []
@@ -261,7 +267,7 @@ def test_an_activation_and_a_void_claim_never_both_succeed(
 def test_a_failure_at_any_step_leaves_no_half_record_and_a_retry_succeeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    arbiter = DirectoryArbiter(tmp_path, "bank")
+    arbiter = opened(tmp_path, "bank")
 
     def fail() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -275,7 +281,7 @@ def test_a_failure_at_any_step_leaves_no_half_record_and_a_retry_succeeds(
 
 def test_no_answer_before_the_folder_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the record is another's, or was written before the sync failed."""
-    arbiter, reader = DirectoryArbiter(tmp_path, "bank"), DirectoryArbiter(tmp_path, "bank")
+    arbiter, reader = opened(tmp_path, "bank"), opened(tmp_path, "bank")
     real = os.fsync
     folder_inode = tmp_path.stat().st_ino
 
@@ -294,19 +300,19 @@ def test_no_answer_before_the_folder_is_synced(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_missing_folder_is_no_answer(tmp_path: Path) -> None:
-    arbiter = DirectoryArbiter(tmp_path / "absent", "bank")
+    arbiter = opened(tmp_path / "absent", "bank")
     with pytest.raises(ArbiterError, match=r"absent: .*No such file.*; create it") as caught:
         ask(arbiter, boot(A))
     assert caught.value.exit_code is ExitCode.UNAVAILABLE
     (tmp_path / "file").write_text("")
     with pytest.raises(ArbiterError, match="Not a directory"):
-        ask(DirectoryArbiter(tmp_path / "file", "bank"), Read())
+        ask(opened(tmp_path / "file", "bank"), Read())
 
 
 def test_a_folder_that_goes_away_is_not_answered_from_memory(tmp_path: Path) -> None:
     folder = tmp_path / "arbiter"
     folder.mkdir()
-    arbiter = DirectoryArbiter(folder, "bank")
+    arbiter = opened(folder, "bank")
     ask(arbiter, boot(A))
     folder.rename(tmp_path / "moved")
     with pytest.raises(ArbiterError):
@@ -322,34 +328,34 @@ def test_a_folder_that_goes_away_is_not_answered_from_memory(tmp_path: Path) -> 
     ids=["empty", "cut", "list", "no keys", "null", "no text", "nested", "huge"],
 )
 def test_a_damaged_record_is_no_answer(tmp_path: Path, content: bytes) -> None:
-    ask(DirectoryArbiter(tmp_path, "bank"), boot(A), Activate(1, A))
+    ask(opened(tmp_path, "bank"), boot(A), Activate(1, A))
     step = sorted(tmp_path.iterdir())[1]
     step.write_bytes(content)
     with pytest.raises(ArbiterError, match=f"{step.name}: not a record"):
-        ask(DirectoryArbiter(tmp_path, "bank"), Read())
+        ask(opened(tmp_path, "bank"), Read())
 
 
 def test_every_truncation_of_a_record_is_noticed(tmp_path: Path) -> None:
-    ask(DirectoryArbiter(tmp_path, "bank"), boot(A))
+    ask(opened(tmp_path, "bank"), boot(A))
     step = next(tmp_path.iterdir())
     whole = step.read_bytes()
     for size in range(len(whole) - 1):
         step.write_bytes(whole[:size])
         with pytest.raises(ArbiterError):
-            ask(DirectoryArbiter(tmp_path, "bank"), Read())
+            ask(opened(tmp_path, "bank"), Read())
 
 
 def test_a_removed_record_is_noticed(tmp_path: Path) -> None:
-    ask(DirectoryArbiter(tmp_path, "bank"), boot(A), Activate(1, A), promote(2, A, B))
+    ask(opened(tmp_path, "bank"), boot(A), Activate(1, A), promote(2, A, B))
     sorted(tmp_path.iterdir())[1].unlink()
     with pytest.raises(ArbiterError, match="is missing"):
-        ask(DirectoryArbiter(tmp_path, "bank"), Read())
+        ask(opened(tmp_path, "bank"), Read())
 
 
 def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
-    ask(DirectoryArbiter(tmp_path, "bank"), boot(A))
+    ask(opened(tmp_path, "bank"), boot(A))
     with pytest.raises(ArbiterError, match="belongs to machine 'bank', this one is 'shop'"):
-        ask(DirectoryArbiter(tmp_path, "shop"), Read())
+        ask(opened(tmp_path, "shop"), Read())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a file system")
@@ -364,6 +370,6 @@ def test_a_read_only_or_full_folder_is_no_answer(tmp_path: Path, option: str, to
         else:
             (tmp_path / "filler").write_bytes(bytes(8192))
         with pytest.raises(ArbiterError, match=told):
-            ask(DirectoryArbiter(tmp_path, "bank"), boot(A))
+            ask(opened(tmp_path, "bank"), boot(A))
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)

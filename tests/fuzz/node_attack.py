@@ -20,13 +20,11 @@ from ftvm.replication.arbitration import State, decide, decide_activation
 from ftvm.replication.events import Absence, Presence
 from ftvm.replication.node import Node
 from ftvm.replication.replica import MILLISECOND_NS, ReplicationConfig
-from tests.fuzz.messages import DEVICE, LIVES, Draw, Focus, draw_message
+from tests.fuzz.messages import DEVICE, EDGE_KINDS, LIVES, PEER_KINDS, Draw, DrawnChance, Focus, draw_message
 
 ME, *THEM = LIVES
 PEERS = ("beta", "gamma")
 CONFIG = ReplicationConfig("alpha", PEERS)
-PEER_KINDS = sorted(codec.PEER_MESSAGES, key=lambda kind: kind.__name__)
-EDGE_KINDS = sorted(codec.EDGE_MESSAGES, key=lambda kind: kind.__name__)
 STEPS_NS = [step_ms * MILLISECOND_NS for step_ms in (0, 1, 60, 250, 3000, 40_000)]
 STEALS_MAX = 2
 SCENES = ("protected", "in sync", "solo", "primary", "shadow")
@@ -58,7 +56,8 @@ class NodeAttack(RuleBasedStateMachine):
         self.node = Node(CONFIG, ME)
         self.engine: Engine | None = None
         self.restoring: tuple[fx.RestoreSnapshot, list[fx.Apply]] | None = None
-        self.snapshot_due = False
+        self.copying: int | None = None
+        self.inventory_due: int | None = None
         self.quiesce_due = False
         self.ledger = m.Ledger()
         self.requests: list[m.ArbiterRequest] = []
@@ -113,9 +112,15 @@ class NodeAttack(RuleBasedStateMachine):
             case fx.Quiesce():
                 assert engine is not None
                 engine.throttled = self.quiesce_due = True
-            case fx.TakeSnapshot():
+            case fx.TakeInventory(session):
+                self.inventory_due = session
+            case fx.CopyMachine(session, _):
                 assert engine is not None
-                self.snapshot_due = True
+                assert self.copying is None, "two copies at a time"
+                self.copying = session
+            case fx.CancelCopy(session):
+                assert self.copying == session, "a copy that nobody makes is cancelled"
+                self.copying = None
             case fx.InjectInput(_, offset, data, is_break):
                 assert engine is not None
                 assert engine.live
@@ -144,7 +149,8 @@ class NodeAttack(RuleBasedStateMachine):
         self.life = next(self.lives)
         self.node = Node(CONFIG, self.life)
         self.engine = self.restoring = None
-        self.snapshot_due = self.quiesce_due = False
+        self.copying = self.inventory_due = None
+        self.quiesce_due = False
         self.requests, self.sessions, self.edges = [], [], []
         self.perform(self.node.start_shadow(self.now))
 
@@ -185,7 +191,8 @@ class NodeAttack(RuleBasedStateMachine):
             self.edge_connects()
         if scene == "protected":
             self.peer_connects(PEERS[0], THEM[0])
-            self.snapshot_is_taken(1)
+            self._say(m.Inventory(THEM[0], b"", True))
+            self.copy("is finished", 1)
             self._say(m.Ready(1, THEM[0]))
         states = {"protected": State.PROTECTED, "in sync": State.IN_SYNC, "solo": State.SOLO}
         assert self.node.state is states.get(scene, self.node.state)
@@ -292,11 +299,26 @@ class NodeAttack(RuleBasedStateMachine):
         engine.tick += ticks
         self._executed([*entries, Horizon(engine.tick)], said)
 
-    @precondition(lambda self: self.snapshot_due and not self.over)
-    @rule(size=st.sampled_from([1, 300_000]))
-    def snapshot_is_taken(self, size: int) -> None:
-        self.snapshot_due = False
-        self.perform(self.node.snapshot_taken(bytes(size), self.now))
+    @precondition(lambda self: self.copying is not None and not self.over)
+    @rule(end=st.sampled_from(["goes on", "is finished", "failed"]), size=st.sampled_from([1, 300_000]))
+    def copy(self, end: str, size: int) -> None:
+        session = self.copying
+        assert session is not None
+        match end:
+            case "goes on":
+                self.perform(self.node.copied(session, bytes(size), self.now))
+            case "is finished":
+                self.copying = None
+                self.perform(self.node.copy_finished(session, bytes(size), self.now))
+            case "failed":
+                self.perform(self.node.copy_failed(session, "it does not work", self.now))
+
+    @precondition(lambda self: self.inventory_due is not None and not self.over)
+    @rule(size=st.sampled_from([0, 16, 300_000]))
+    def inventory_is_taken(self, size: int) -> None:
+        session, self.inventory_due = self.inventory_due, None
+        assert session is not None
+        self.perform(self.node.inventory_taken(session, bytes(size), self.now))
 
     @precondition(lambda self: self.quiesce_due and not self.over)
     @rule()
@@ -330,7 +352,7 @@ class NodeAttack(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from(PEER_KINDS))
     def peer_says(self, data: st.DataObject, kind: type[m.Message]) -> None:
         session = data.draw(st.sampled_from(self.sessions))
-        message = draw_message(Draw(data, self.focus()), kind)
+        message = draw_message(Draw(DrawnChance(data), self.focus()), kind)
         assert codec.decode(codec.encode(message), codec.PEER_MESSAGES) == message
         self.perform(self.node.received(session, message, self.now))
 
@@ -350,7 +372,7 @@ class NodeAttack(RuleBasedStateMachine):
                 tick = focus.numbers[1] + 10
                 message = m.Log(gen, pos, (Horizon(tick),), {DEVICE: 3})
             case _ if data.draw(st.booleans()):
-                message = m.Ready(gen, life)
+                message = m.Inventory(life, b"", True) if data.draw(st.booleans()) else m.Ready(gen, life)
             case _:
                 message = m.Ack(gen, life, pos, pos, focus.numbers[1])
         self._say(message)
@@ -381,7 +403,7 @@ class NodeAttack(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from(EDGE_KINDS))
     def edge_says(self, data: st.DataObject, kind: type[m.Message]) -> None:
         edge = data.draw(st.sampled_from(self.edges))
-        message = draw_message(Draw(data, self.focus()), kind)
+        message = draw_message(Draw(DrawnChance(data), self.focus()), kind)
         assert codec.decode(codec.encode(message), codec.EDGE_MESSAGES) == message
         self.perform(self.node.edge_received(edge, message, self.now))
 

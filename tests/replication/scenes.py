@@ -56,10 +56,17 @@ def solo(config: ReplicationConfig = CONFIG) -> Node:
     return node
 
 
+def copying(node: Node, session: int = SHADOW, life: bytes = PEER, now: int = 3, *, name: str = "peer") -> None:
+    """The machine is on its way to a joiner."""
+    node.session_opened(session, name, life, now)
+    effects = node.received(session, m.Inventory(life, b"", True), now)
+    assert only(effects, fx.CopyMachine) == fx.CopyMachine(session, b"")
+
+
 def joined(node: Node, session: int = SHADOW, life: bytes = PEER, now: int = 3) -> None:
     name = f"peer of {session}"
-    assert fx.TakeSnapshot() in node.session_opened(session, name, life, now)
-    effects = node.snapshot_taken(b"state", now)
+    copying(node, session, life, now, name=name)
+    effects = node.copy_finished(session, b"state", now)
     assert isinstance(only(effects, fx.Send).message, m.Snapshot)
     effects = node.received(session, m.Ready(node.generation, life), now)
     assert isinstance(some(effects, fx.Send)[-1].message, m.Mark)
@@ -82,11 +89,12 @@ def in_sync(log: tuple[Entry, ...] = (Horizon(5),)) -> Node:
     node = Node(CONFIG, ME)
     assert only(node.start_shadow(0), fx.Probe) == fx.Probe("peer")
     assert only(node.probed("peer", Presence(PEER, 1, True), 1), fx.Join) == fx.Join("peer")
-    node.session_opened(SHADOW, "peer", PEER, 2)
+    assert fx.TakeInventory(SHADOW) in node.session_opened(SHADOW, "peer", PEER, 2)
+    assert node.inventory_taken(SHADOW, b"", 2) == [fx.Send(SHADOW, m.Inventory(ME, b"", True))]
     snapshot = m.Snapshot(1, 7, 3, 1, b"state", (m.Piece("uart0", 2, b"cd"),), {"uart0": 2}, {"uart0": 0})
     restore = only(node.received(SHADOW, snapshot, 3), fx.RestoreSnapshot)
     assert restore == fx.RestoreSnapshot(b"state", 7, 3)
-    assert fx.Send(SHADOW, m.Ready(1, ME)) in node.restored(4)
+    assert fx.Send(SHADOW, m.Ready(1, ME, 3)) in node.restored(4)
     if log:
         effects = node.received(SHADOW, m.Log(1, 7, log, {"uart0": 2}), 5)
         assert effects == [fx.Apply(7, log)], "a joiner acknowledges nothing"

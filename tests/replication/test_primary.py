@@ -19,6 +19,7 @@ from tests.replication.scenes import (
     SHADOW,
     UART,
     claim_in,
+    copying,
     in_sync,
     joined,
     only,
@@ -43,8 +44,8 @@ def test_alone_the_gate_is_open_and_protected_it_waits_for_the_acknowledgement()
 
 def test_acknowledgements_of_a_joiner_do_not_count_and_its_loss_needs_no_claim() -> None:
     node = solo()
-    node.session_opened(SHADOW, "peer", PEER, 3)
-    node.snapshot_taken(b"state", 3)
+    copying(node)
+    node.copy_finished(SHADOW, b"state", 3)
     node.received(SHADOW, m.Ack(1, PEER, 0, 0, 0), 4)
     assert outputs(say(node, b"x", 1)) == b"x"
     assert some(node.session_lost(SHADOW, 5), fx.AskArbiter) == []

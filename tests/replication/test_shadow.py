@@ -23,7 +23,6 @@ from tests.replication.scenes import (
     in_sync,
     only,
     outputs,
-    solo,
     some,
 )
 
@@ -184,17 +183,6 @@ def test_a_joiner_that_loses_its_session_starts_over() -> None:
     assert isinstance(node.session_lost(SHADOW, 4)[-1], fx.StartOver)
 
 
-def test_a_snapshot_larger_than_a_message_comes_in_chunks() -> None:
-    state = bytes(range(256)) * 4000
-    node = solo()
-    node.session_opened(SHADOW, "peer", PEER, 3)
-    sent = [effect.message for effect in some(node.snapshot_taken(state, 3), fx.Send)]
-    assert len(sent) == 4
-    shadow = Node(CONFIG, OTHER)
-    shadow.start_shadow(0)
-    shadow.session_opened(SHADOW, "peer", PEER, 2)
-    effects = [effect for message in sent for effect in shadow.received(SHADOW, message, 3)]
-    assert only(effects, fx.RestoreSnapshot).state == state
 
 
 def test_the_primary_hears_of_progress_it_waits_for() -> None:

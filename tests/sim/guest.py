@@ -105,6 +105,8 @@ class Engine:
         self._scheduled = False
         self._applying = False
         self._halt_reported = False
+        self._copying: int | None = None
+        self._collected: list[bytes] = []
         self.guest = Guest()
         self.live = False
         self.stands = True
@@ -163,10 +165,39 @@ class Engine:
         offset, self._reported = self._reported, len(self.guest.said)
         return (Piece(DEVICE, offset, said),) if said else ()
 
+    # ---- being copied, live
+
+    def copy(self, session: int) -> None:
+        """In parts, while the guest runs; the last one is the guest as it then stands."""
+        assert self._copying is None, "two copies at a time"
+        self._copying = session
+        self._copy_later(session, 1 + int(self._random.random() * 4), 0)
+
+    def _copy_later(self, session: int, left: int, sent: int) -> None:
+        self._owner.later(int(self._random.random() * 20_000_000), "copy", session, left, sent)
+
+    def copy_on(self, session: int, left: int, sent: int) -> None:
+        if self._copying != session:
+            return
+        if left:
+            self._owner.report("copied", session, sent.to_bytes(1, "little"))
+            self._copy_later(session, left - 1, sent + 1)
+        else:
+            self._copying = None
+            self._owner.report("copy_finished", session, bytes((sent,)) + self.guest.save())
+
+    def cancel_copy(self, session: int) -> None:
+        if self._copying == session:
+            self._copying = None
+
     # ---- following
 
+    def collect(self, data: bytes) -> None:
+        self._collected.append(data)
+
     def restore(self, state: bytes) -> None:
-        self.guest = Guest.restore(state)
+        assert self._collected == [bytes((part,)) for part in range(state[0])], "parts of the copy are missing"
+        self.guest = Guest.restore(state[1:])
         self._reported = len(self.guest.said)
 
     def follow(self, pos: int, entries: tuple[Entry, ...]) -> None:

@@ -145,8 +145,8 @@ class Host(Process):
     # ---- the engine's owner
 
     def later(self, delay_ns: int, action: str, *arguments: object) -> None:
-        call = self.engine.slice if action == "slice" else self.engine.follow_on
-        self.cluster.clock.after(delay_ns, self.deliver, self.incarnation, call, *arguments)
+        calls = {"slice": self.engine.slice, "follow": self.engine.follow_on, "copy": self.engine.copy_on}
+        self.cluster.clock.after(delay_ns, self.deliver, self.incarnation, calls[action], *arguments)
 
     def report(self, event: str, *arguments: object) -> None:
         self._report_ns = max(self._report_ns, self.cluster.clock.now_ns + self.cluster.engine_delay())
@@ -189,8 +189,14 @@ class Host(Process):
                 cluster.probe(self, effect.peer)
             case fx.Join():
                 cluster.join(self, effect.peer)
-            case fx.TakeSnapshot():
-                self.report("snapshot_taken", engine.guest.save())
+            case fx.TakeInventory():
+                self.report("inventory_taken", effect.session, b"")
+            case fx.CopyMachine():
+                engine.copy(effect.session)
+            case fx.CancelCopy():
+                engine.cancel_copy(effect.session)
+            case fx.CollectSnapshot():
+                engine.collect(effect.data)
             case fx.RestoreSnapshot():
                 engine.restore(effect.state)
                 self.report("restored")
