@@ -78,7 +78,7 @@ async def sample(stage: Stage, name: str) -> Sample:
         lag_ticks=status["core"]["lag_ticks"],
         log_bytes=status["log"]["bytes"],
         log_entries=status["log"]["entries"],
-        wire_bytes=status["wire_bytes_out"],
+        wire_bytes=status["wire"]["bytes_out"],
         cpu_s=cpu_s(stage.pid(name)),
     )
 

@@ -32,7 +32,10 @@ from transport.tls import TlsFailed
 
 FRAMES_PER_TURN = 64
 
-DIAL_AGAIN_S = 0.002
+DIAL_AGAIN_S = 0.0005
+DIAL_AGAIN_MAX_S = 0.02
+"""Between two attempts to come back; twice as long each time. A process that is being killed closes one socket after
+the other: who comes again at once is refused, and that is an answer."""
 DIAL_TIMEOUT_S = 0.05
 """Of the first attempt to come back; each attempt gets twice the time of the one before."""
 
@@ -219,6 +222,7 @@ class Carrier:
 
     def _fail(self, error: TransportError) -> None:
         self._failure = error
+        self.is_interrupted = False
         self.path.close()
         if self._interruption is not None:
             self._interruption.cancel()
@@ -250,7 +254,7 @@ class Carrier:
     async def _dial_again(self, redial: Redial, lost: TransportError) -> TransportError | None:
         """Until the session goes on (returns None), or the peer's answer says that it never will."""
         assert self._resumption is not None
-        timeout_s = DIAL_TIMEOUT_S
+        timeout_s, pause_s = DIAL_TIMEOUT_S, DIAL_AGAIN_S
         while True:
             try:
                 with trio.move_on_after(timeout_s):
@@ -269,8 +273,8 @@ class Carrier:
                     return ResumeFailed(f"{lost}; {error}")
             except TransportError:
                 pass  # lost again: a connection is cheap
-            await trio.sleep(DIAL_AGAIN_S)
-            timeout_s *= 2
+            await trio.sleep(pause_s)
+            timeout_s, pause_s = 2 * timeout_s, min(2 * pause_s, DIAL_AGAIN_MAX_S)
 
     def _adopt(self, path: Path, first: bytes) -> None:
         """From here on the session is carried by `path`, and what still comes from the old one is not looked at."""

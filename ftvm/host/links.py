@@ -2,6 +2,11 @@
 
 The replication core names connections by numbers. A number is given here when a channel is up, and is never
 reused. The core decides whether a session is wanted; this file only carries.
+
+A session of two nodes outlives its connection for as long as silence would be excused (`resume_timeout_s`): the
+shadow dials again at once, and the primary asks at the shadow's own address whether there is anybody to wait for.
+So the core hears of a lost session when the peer is gone, and not when a connection was; a peer that was killed is
+refused by its kernel at once, on either side. Edges and probes do not resume: the edge has offsets of its own.
 """
 
 from __future__ import annotations
@@ -9,8 +14,9 @@ from __future__ import annotations
 import itertools
 import ssl
 import time
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 import trio
@@ -38,6 +44,8 @@ PEER_QUEUE_MAX = 512 << 20
 
 PROBE_TIMEOUT_S = 0.15
 PROBE_AGAIN_S = 0.002
+PROBE_INTERRUPTED_S = 0.02
+"""Between two looks for a peer whose connection is lost."""
 JOIN_TIMEOUT_S = 2.0
 PEER_LIMITS = Limits(handshake_timeout_s=JOIN_TIMEOUT_S, close_timeout_s=0.5, queue_size_max=PEER_QUEUE_MAX)
 
@@ -69,6 +77,17 @@ class Link:
     """When the newest of our datagrams that the peer has heard was sent."""
 
 
+@dataclass(frozen=True, slots=True)
+class LinksStatistics:
+    """`sessions` are open now, and `interrupted` of them wait for their connection. `resumes`: how often a session
+    went on over another connection, since the start. `bytes_out`: wire bytes of the open ones, with all overhead."""
+
+    sessions: int
+    interrupted: int
+    resumes: int
+    bytes_out: int
+
+
 class Links:
     """All channels of one node. Everything but the `async` methods is synchronous and never waits."""
 
@@ -82,6 +101,8 @@ class Links:
         heartbeats: HeartbeatService,
         heartbeat_interval_s: float,
         datagram_age_max_ns: int,
+        peers: Mapping[str, Address],
+        resume_timeout_s: float,
         nursery: trio.Nursery,
     ) -> None:
         self._user = user
@@ -92,6 +113,9 @@ class Links:
         self._heartbeats = heartbeats
         self._heartbeat_interval_s = heartbeat_interval_s
         self._datagram_age_max_ns = datagram_age_max_ns
+        self._peers = peers
+        self._peer_limits = replace(PEER_LIMITS, resume_timeout_s=resume_timeout_s)
+        self._resumes_before = 0
         self._nursery = nursery
         self._numbers = itertools.count(1)
         self._links: dict[int, Link] = {}
@@ -107,7 +131,7 @@ class Links:
             self._serve_client,
             accept=self._accept,
             heartbeat_port=self._heartbeats.port,
-            limits=PEER_LIMITS,
+            limits=self._peer_limits,
             task_status=task_status,
         )
 
@@ -135,7 +159,7 @@ class Links:
         with trio.move_on_after(PROBE_TIMEOUT_S):
             while await probe(address.host, address.port, PROBE_TIMEOUT_S) is not ProbeResult.REFUSED:
                 try:
-                    async with self._open(address, parameters) as channel:
+                    async with self._open(address, parameters, PEER_LIMITS) as channel:
                         return welcome.decode_presence(channel.peer.parameters)
                 except (TransportRefused, CertificateProblem) as error:
                     self._user.refused(_refusal(name, address, error))
@@ -149,7 +173,7 @@ class Links:
         """Connect to a live node as its shadow, and carry the session until it ends."""
         try:
             parameters = welcome.hello(welcome.PEER, self._machine, self._name, life)
-            async with self._open(address, parameters) as channel:
+            async with self._open(address, parameters, self._peer_limits) as channel:
                 presence = welcome.decode_presence(channel.peer.parameters)
                 await self._run_link(channel, name, presence.life, joined=True)
         except (TransportRefused, CertificateProblem) as error:
@@ -157,7 +181,9 @@ class Links:
         except (TransportError, ProtocolError):
             return  # not reachable now: the core probes again
 
-    def _open(self, address: Address, parameters: Parameters) -> AbstractAsyncContextManager[Channel]:
+    def _open(
+        self, address: Address, parameters: Parameters, limits: Limits
+    ) -> AbstractAsyncContextManager[Channel]:
         return open_channel(
             address.host,
             address.port,
@@ -165,7 +191,7 @@ class Links:
             Expectation(self._machine_id, frozenset({ROLE_NODE})),
             parameters,
             heartbeat_port=self._heartbeats.port,
-            limits=PEER_LIMITS,
+            limits=limits,
         )
 
     async def _run_link(
@@ -183,9 +209,12 @@ class Links:
                     self._user.peer_opened(link.session, name, life)
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._beat, link)
+                        if not joined and name in self._peers:
+                            nursery.start_soon(self._watch, link, name, life)
                         why = await self._read(link)
                         nursery.cancel_scope.cancel()
         finally:
+            self._resumes_before += channel.statistics().resumes
             if self._links.pop(link.session, None) is not None:
                 self._user.link_lost(link.session, is_edge, why)
 
@@ -206,6 +235,20 @@ class Links:
             await link.channel.receive_each(hand_over)
         except (ChannelClosed, ProtocolError) as error:
             return str(error)
+
+    async def _watch(self, link: Link, name: str, life: Life) -> None:
+        """Whoever joined us connects again after a loss, if it is still there: find out whether it is."""
+        channel = link.channel
+        while True:
+            await channel.wait_interrupted()
+            while channel.is_interrupted:
+                answer = await self.probe(name, self._peers[name], self._user.presence().life)
+                if answer is Absence.REFUSED:
+                    channel.abandon(f"connection lost; {name} is gone")
+                elif isinstance(answer, Presence) and (answer.life != life or answer.live):
+                    channel.abandon(f"connection lost; {name} has begun another life")
+                else:
+                    await trio.sleep(PROBE_INTERRUPTED_S)
 
     async def _beat(self, link: Link) -> None:
         def on_beat(beat: Beat) -> None:
@@ -268,9 +311,14 @@ class Links:
         await link.channel.close(reason)
         link.scope.cancel()
 
-    def bytes_out(self) -> int:
-        """Wire bytes sent on open channels, with all overhead."""
-        return sum(link.channel.statistics().wire_bytes_out for link in self._links.values())
+    def statistics(self) -> LinksStatistics:
+        each = [link.channel.statistics() for link in self._links.values()]
+        return LinksStatistics(
+            sessions=len(each),
+            interrupted=sum(link.channel.is_interrupted for link in self._links.values()),
+            resumes=self._resumes_before + sum(one.resumes for one in each),
+            bytes_out=sum(one.wire_bytes_out for one in each),
+        )
 
 
 def _refusal(name: str, address: Address, error: TransportError) -> PeerRefused:

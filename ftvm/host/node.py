@@ -15,6 +15,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Container
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -317,7 +318,7 @@ class NodeShell:
             "node": self._name,
             **node_statistics.describe(self._core.status(), engine, self._counters, self._times),
             "log": self._room.describe_log(),
-            "wire_bytes_out": self._links.bytes_out(),
+            "wire": asdict(self._links.statistics()),
         }
 
     async def log_digest(self) -> Digest:

@@ -17,7 +17,7 @@ from ftvm.host.links import Links
 from ftvm.host.node import NodeShell
 from ftvm.host.node_control import handlers
 from ftvm.host.node_statistics import Outcome
-from ftvm.host.settings import datagram_age_max_ns
+from ftvm.host.settings import datagram_age_max_ns, resume_timeout_s
 from ftvm.machine.board import BoardConfig
 from transport.errors import ListenFailed
 from transport.heartbeat_service import open_heartbeats
@@ -99,6 +99,8 @@ async def _run_shell(
                 heartbeats,
                 config.replication.heartbeat_interval_ms / 1000,
                 datagram_age_max_ns(config),
+                {peer: config.node(peer).listen for peer in config.nodes if peer != name},
+                resume_timeout_s(config),
                 nursery,
             )
             try:

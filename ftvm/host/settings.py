@@ -38,6 +38,11 @@ def datagram_age_max_ns(config: Config) -> int:
     return int(max(0, spare_ms) * NS_PER_MS)
 
 
+def resume_timeout_s(config: Config) -> float:
+    """A session is waited for as long as silence is excused: after that the failure detector decides anyway."""
+    return config.replication.detector_timeout_ms / 1000
+
+
 def of_engine(config: Config) -> EngineConfig:
     replication = config.replication
     return EngineConfig(replication.slice_ms * NS_PER_MS, replication.digest_interval_ms * NS_PER_MS)
