@@ -119,7 +119,7 @@ class Steps:
             raise _damaged(where) from None
         if machine != self.machine:
             raise ArbiterError(
-                f"{where}: belongs to machine {machine!r}, this one is {self.machine!r};"
+                f"{where}: belongs to machine {machine!r:.64}, this one is {self.machine!r};"
                 " give each machine an arbiter of its own"
             )
         is_activation = type(activated) is int and activated > 0

@@ -14,6 +14,11 @@ from ftvm.errors import FtvmError
 
 REPLY_SIZE_MAX = 64 << 20
 RECEIVE_SIZE = 65536
+ERROR_SIZE_MAX = 300
+NUMBER_SIZE_MAX = 20
+DEPTH_MAX = 8
+ITEMS_MAX = 1 << 20
+"""Arrays within arrays, and replies in one array."""
 
 Reply = str | int | bytes | None | list["Reply"]
 
@@ -41,31 +46,41 @@ class RespClient:
             raise reply
         return reply
 
-    async def _read_reply(self) -> Reply | RespError:
+    async def _read_reply(self, depth: int = 0) -> Reply | RespError:
         line = await self._read_line()
         kind, rest = line[:1], line[1:]
         match kind:
             case b"+":
-                return rest.decode()
+                return rest.decode(errors="replace")
             case b"-":
-                return RespError(rest.decode(errors="replace"))
+                text = rest[:ERROR_SIZE_MAX].decode(errors="replace")
+                return RespError("".join(one if one.isprintable() else " " for one in text))
             case b":":
-                return int(rest)
+                return _number(rest)
             case b"$":
-                size = int(rest)
+                size = _number(rest)
                 if size < 0:
                     return None
                 body = await self._read_exactly(size + 2)
+                if not body.endswith(b"\r\n"):
+                    raise RespError(f"a reply of {size} bytes that goes on after its end")
                 return body[:-2]
             case b"*":
-                items: list[Reply] = []
-                for _ in range(int(rest)):
-                    item = await self._read_reply()
-                    if isinstance(item, RespError):
-                        raise item
-                    items.append(item)
-                return items
+                return await self._read_items(_number(rest), depth + 1)
         raise RespError(f"not a RESP reply: {line[:40]!r}")
+
+    async def _read_items(self, count: int, depth: int) -> list[Reply] | None:
+        if count < 0:
+            return None
+        if count > ITEMS_MAX or depth > DEPTH_MAX:
+            raise RespError(f"an array of {count} replies, {depth} deep: more than {ITEMS_MAX}, or {DEPTH_MAX} deep")
+        items: list[Reply] = []
+        for _ in range(count):
+            item = await self._read_reply(depth)
+            if isinstance(item, RespError):
+                raise item
+            items.append(item)
+        return items
 
     async def _read_line(self) -> bytes:
         start = 0
@@ -92,6 +107,13 @@ class RespClient:
         if not data:
             raise trio.BrokenResourceError("the server closed the connection")
         self._buffer += data
+
+
+def _number(text: bytes) -> int:
+    digits = text.removeprefix(b"-")
+    if not digits.isdigit() or len(digits) > NUMBER_SIZE_MAX:
+        raise RespError(f"not a number in a RESP reply: {text[:NUMBER_SIZE_MAX]!r}")
+    return int(text)
 
 
 def encode_command(*words: str | bytes | int) -> bytes:

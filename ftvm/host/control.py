@@ -153,7 +153,11 @@ async def ask(path: Path, op: str, **arguments: Any) -> Answer:
         raise NotProtected(f"{path}: no answer within {ANSWER_TIMEOUT_S:.0f} s") from None
     if line is None:
         raise NotProtected(f"{path}: the process went away before it answered")
-    answer: Answer = json.loads(line)
-    if not answer.pop("ok", False):
+    try:
+        answer: Answer = json.loads(line)
+        succeeded = answer.pop("ok", False)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise ControlError(f"{path}: what answers there is no control socket of ours") from None
+    if not succeeded:
         raise ControlError(str(answer.get("error", "refused")))
     return answer

@@ -12,9 +12,8 @@ from ftvm.replication import codec
 from ftvm.replication import edge as e
 from ftvm.replication import messages as m
 from ftvm.replication.edge_sessions import INPUT_WINDOW
-from tests.fuzz.messages import DEVICE, Draw, Focus, draw_message
+from tests.fuzz.messages import DEVICE, EDGE_KINDS, Draw, DrawnChance, Focus, draw_message
 
-KINDS = sorted(codec.EDGE_MESSAGES, key=lambda kind: kind.__name__)
 SESSIONS = (1, 2, 3)
 
 
@@ -65,9 +64,9 @@ class EdgeAttack(RuleBasedStateMachine):
         known = (stream.have, stream.acked, stream.accepted, stream.sent) if stream is not None else ()
         return Focus(self.core.generation, self.boot, [number for number in known if number is not None])
 
-    @rule(data=st.data(), session=st.sampled_from(SESSIONS), kind=st.sampled_from(KINDS))
+    @rule(data=st.data(), session=st.sampled_from(SESSIONS), kind=st.sampled_from(EDGE_KINDS))
     def node_says(self, data: st.DataObject, session: int, kind: type[m.Message]) -> None:
-        message = draw_message(Draw(data, self.focus()), kind)
+        message = draw_message(Draw(DrawnChance(data), self.focus()), kind)
         assert codec.decode(codec.encode(message), codec.EDGE_MESSAGES) == message
         self.perform(self.core.received(session, message))
 

@@ -5,21 +5,40 @@ a message of another generation is ignored and tries nothing.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from hypothesis import strategies as st
 
-from ftvm.log.entry import TICK_MAX, Action, Clock, Control, Digest, Entry, Horizon, Input
+from ftvm.log.entry import DIGEST_SIZE, Action, Clock, Control, Digest, Entry, Horizon, Input
 from ftvm.replication import codec
 from ftvm.replication import messages as m
 
 DEVICE = "uart0"
 LIVES = [bytes([n]) * m.LIFE_SIZE for n in range(1, 6)]
-NUMBER_MAX = (1 << 62) - 1
+NUMBER_MAX = codec.POSITION_MAX
 DATA_SIZES = (0, 1, 2, 17, 4096, 5000)
 
+T = TypeVar("T")
 
-@dataclass(slots=True)
+
+class Chance(Protocol):
+    """`random.Random` is one."""
+
+    def choice(self, values: Sequence[T], /) -> T: ...
+
+
+class DrawnChance:
+    """Choices that Hypothesis makes, repeats and shrinks: towards the first of the values."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self._data = data
+
+    def choice(self, values: Sequence[T], /) -> T:
+        return self._data.draw(st.sampled_from(values))
+
+
+@dataclass(frozen=True, slots=True)
 class Focus:
     """What the receiver is about: the numbers and lives by which a message gets past its first checks."""
 
@@ -27,83 +46,75 @@ class Focus:
     boot: int = 0
     numbers: Sequence[int] = ()
     life: m.Life = LIVES[0]
-    devices: Sequence[str] = field(default_factory=lambda: [DEVICE])
-
-
-def _data() -> st.SearchStrategy[bytes]:
-    return st.sampled_from(DATA_SIZES).map(lambda size: bytes(index % 251 for index in range(size)))
 
 
 class Draw:
-    """Draws the parts of messages for one focus."""
+    """Draws the fields of messages for one focus."""
 
-    def __init__(self, data: st.DataObject, focus: Focus) -> None:
-        self._draw = data.draw
-        self._focus = focus
+    def __init__(self, chance: Chance, focus: Focus) -> None:
+        self._chance = chance
         near = {0, 1, NUMBER_MAX, *(number + off for number in focus.numbers for off in (-1, 0, 1))}
         self._near = sorted(number for number in near if 0 <= number <= NUMBER_MAX)
-        # What is met first is also what a failing example is shrunk to.
-        gens = [focus.gen, focus.gen + 1, focus.gen - 1, focus.gen + 2, NUMBER_MAX]
+        gens = (focus.gen, focus.gen + 1, focus.gen - 1, focus.gen + 2, NUMBER_MAX)
         self._gens = [gen for gen in gens if 0 <= gen <= NUMBER_MAX]
         self._lives = [focus.life, *LIVES]
+        self._streams = [m.stream_id(DEVICE, focus.boot), "uart0@77", DEVICE, "@"]
 
     def number(self) -> int:
-        return self._draw(st.sampled_from(self._near))
+        return self._chance.choice(self._near)
 
     def gen(self) -> int:
-        return self._draw(st.sampled_from(self._gens))
-
-    def life(self) -> m.Life:
-        return self._draw(st.sampled_from(self._lives))
-
-    def lives(self) -> tuple[m.Life, ...]:
-        return tuple(self._draw(st.lists(st.sampled_from(self._lives), max_size=3)))
-
-    def data(self) -> bytes:
-        return self._draw(_data())
+        return self._chance.choice(self._gens)
 
     def flag(self) -> bool:
-        return self._draw(st.booleans())
+        return self._chance.choice((False, True))
 
-    def device(self) -> str:
-        return self._draw(st.sampled_from([*self._focus.devices, "disk9"]))
+    def life(self) -> m.Life:
+        return self._chance.choice(self._lives)
+
+    def lives(self) -> tuple[m.Life, ...]:
+        return tuple(self.life() for _ in range(self._chance.choice((1, 0, 2))))
+
+    def data(self) -> bytes:
+        return bytes(index % 251 for index in range(self._chance.choice(DATA_SIZES)))
 
     def stream(self) -> str:
-        return self._draw(st.sampled_from([m.stream_id(self.device(), self._focus.boot), "uart0@77", "uart0", "@"]))
+        return self._chance.choice(self._streams)
 
     def names(self) -> tuple[str, ...]:
-        return tuple(self.streams())
+        return tuple(self.stream() for _ in range(self._chance.choice((1, 0, 2))))
 
-    def offsets(self, names: Sequence[str]) -> dict[str, int]:
-        kept = self._draw(st.lists(st.sampled_from(names), max_size=2, unique=True)) if self.flag() else names[:1]
-        return {name: self.number() for name in kept}
+    def by_stream(self) -> dict[str, int]:
+        return {name: self.number() for name in self.names()}
 
-    def streams(self) -> dict[str, int]:
-        return self.offsets([m.stream_id(DEVICE, self._focus.boot), "uart0@77", "x"])
-
-    def devices(self) -> dict[str, int]:
-        return self.offsets([*self._focus.devices, "disk9"])
+    def by_device(self) -> dict[str, int]:
+        count = self._chance.choice((1, 1, 0, 2))
+        return {name: self.number() for name in (DEVICE, "disk9")[:count]}
 
     def pieces(self) -> tuple[m.Piece, ...]:
-        count = self._draw(st.integers(0, 2))
-        return tuple(m.Piece(self.device(), self.number(), self.data(), self.flag()) for _ in range(count))
+        device = self._chance.choice((DEVICE, DEVICE, "disk9"))
+        count = self._chance.choice((0, 1, 2))
+        return tuple(m.Piece(device, self.number(), self.data(), self.flag()) for _ in range(count))
 
     def entries(self) -> tuple[Entry, ...]:
-        """As the codec lets them pass: ticks that do not fall, known fields in range."""
-        count = self._draw(st.integers(0, 3))
-        return tuple(self._entry(tick) for tick in sorted(min(self.number(), TICK_MAX) for _ in range(count)))
+        """As the log's codec lets them pass: ticks that do not fall, known fields in range."""
+        ticks = sorted(self.number() for _ in range(self._chance.choice((1, 0, 2, 3))))
+        return tuple(self._entry(tick) for tick in ticks)
 
     def _entry(self, tick: int) -> Entry:
-        kind = self._draw(st.integers(0, 5))
-        if kind == 0:
-            return Input(tick, self.device(), self.number(), self.data()[:4096] or b"x")
-        if kind == 1:
-            return Input(tick, DEVICE, self.number(), b"\0", True)
-        if kind == 2:
-            return Clock(tick, self.number(), 1, 1)
-        if kind == 3:
-            return Digest(tick, bytes(16))
-        return Control(tick, Action.POWER_OFF) if kind == 4 else Horizon(tick)
+        match self._chance.choice(range(6)):
+            case 0:
+                return Horizon(tick)
+            case 1:
+                return Input(tick, DEVICE, self.number(), self.data()[:4096] or b"x")
+            case 2:
+                return Input(tick, DEVICE, self.number(), b"\0", True)
+            case 3:
+                return Clock(tick, self.number(), 1, 1)
+            case 4:
+                return Digest(tick, bytes(DIGEST_SIZE))
+            case _:
+                return Control(tick, self._chance.choice(list(Action)))
 
 
 _FIELDS: dict[object, Callable[[Draw], object]] = {
@@ -128,7 +139,11 @@ def draw_message(draw: Draw, kind: type[m.Message]) -> m.Message:
         if name == "gen":
             values.append(draw.gen())
         elif field_codec is codec.OFFSETS:
-            values.append(draw.streams() if kind in codec.EDGE_MESSAGES else draw.devices())
+            values.append(draw.by_stream() if kind in codec.EDGE_MESSAGES else draw.by_device())
         else:
             values.append(_FIELDS[field_codec](draw))
     return kind(*values)
+
+
+PEER_KINDS = sorted(codec.PEER_MESSAGES, key=lambda kind: kind.__name__)
+EDGE_KINDS = sorted(codec.EDGE_MESSAGES, key=lambda kind: kind.__name__)
