@@ -156,6 +156,14 @@ class Channel:
             raise trio.WouldBlock
         self._session.queue(message)
 
+    async def wait_queue(self, size_max: int) -> None:
+        """Wait until no more than `size_max` bytes wait to be sent. Raises ChannelClosed."""
+        await trio.lowlevel.checkpoint()
+        while self._closed is None and self._session.queue_size > size_max:
+            await self._room.park()
+        if self._closed is not None:
+            raise self._closed_error()
+
     def flush(self) -> None:
         """Put on the path what was queued. Never waits, and never fails: a lost path shows at the next call."""
         if self._closed is None:
