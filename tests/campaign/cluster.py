@@ -12,9 +12,11 @@ from pathlib import Path
 
 import trio
 
-from ftvm.arbiter.directory import DirectoryArbiter
+from ftvm.arbiter.client import Arbiter
+from ftvm.arbiter.directory import DirectoryStore
 from ftvm.config import Config, load
-from ftvm.demo.stage import EDGE, NODES, Stage
+from ftvm.credentials import WITNESS, role_of
+from ftvm.demo.stage import EDGE, NODES, START_TIMEOUT_S, Stage
 from ftvm.errors import FtvmError
 from ftvm.guests import path as guest_path
 from ftvm.replication.messages import Ledger
@@ -22,7 +24,7 @@ from tests.namespaces import Network, open_network
 from transport.certificates import create_authority, issue
 
 MACHINE = "campaign"
-CLIENTS, WITNESS = "clients", "witness"
+CLIENTS = "clients"
 ADDRESSES = {
     "alpha": "10.203.1.1",
     "beta": "10.203.1.2",
@@ -45,6 +47,8 @@ detector_timeout_ms = {timeout_ms}
 heartbeat_interval_ms = {beat_ms}
 digest_interval_ms = 200
 [arbiter]
+kind = "witness"
+address = "{witness}:7010"
 path = "disks/witness/arbiter"
 [nodes.alpha]
 listen = "{alpha}:7001"
@@ -70,7 +74,7 @@ class Cluster(Stage):
         """Of the nodes, when they were last seen protected."""
         self.rounds = 0
         """Of this machine, by its clients' count."""
-        self._arbiter = self.folder / "disks" / WITNESS / "arbiter"
+        self._records = self.folder / "disks" / WITNESS / "arbiter"
 
     # ---- processes
 
@@ -103,6 +107,7 @@ class Cluster(Stage):
         self.start_node(name, "shadow")
 
     async def start_all(self) -> None:
+        await self.start_witness()
         self.start_node("alpha", "primary")
         self.start_node("beta", "shadow")
         self.start(EDGE, EDGE, str(self.toml))
@@ -138,15 +143,18 @@ class Cluster(Stage):
 
     # ---- the arbiter
 
-    async def arbiter_away(self) -> None:
-        self._arbiter.rename(self._arbiter.with_suffix(".away"))
-
-    async def arbiter_back(self) -> None:
-        self._arbiter.with_suffix(".away").rename(self._arbiter)
+    async def start_witness(self) -> None:
+        said = len(self.said(WITNESS))
+        self.start(WITNESS, WITNESS, str(self.toml))
+        with trio.fail_after(START_TIMEOUT_S):
+            while "is served on" not in self.said(WITNESS)[said:]:
+                if self.exit_code(WITNESS) is not None:
+                    raise FtvmError(f"the witness ended with code {self.exit_code(WITNESS)}: {self.said(WITNESS)}")
+                await trio.sleep(POLL_S)
 
     async def ledger(self) -> Ledger:
-        """Every generation that was ever granted, as it stands on the arbiter's disk."""
-        return await DirectoryArbiter(self._arbiter, MACHINE).read()
+        """Every generation that was ever granted, as it stands on the witness's disk."""
+        return await Arbiter(DirectoryStore(self._records), MACHINE).read()
 
     # ---- disks
 
@@ -170,8 +178,8 @@ def prepare(folder: Path, timeout_ms: int) -> Config:
     """Certificates, image and machine.toml."""
     (folder / "guest.elf").write_bytes(guest_path("kv").read_bytes())
     create_authority(folder / "authority", MACHINE)
-    for name in (*NODES, EDGE):
-        issue(folder / "authority", folder / "certs" / name, EDGE if name == EDGE else "node", name)
+    for name in (*NODES, EDGE, WITNESS):
+        issue(folder / "authority", folder / "certs" / name, role_of(name), name)
     (folder / "disks" / WITNESS / "arbiter").mkdir(mode=0o700)
     text = _TEMPLATE.format(
         machine=MACHINE,

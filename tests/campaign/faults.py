@@ -135,6 +135,30 @@ async def blip(scene: Scene) -> None:
     await scene.served()
 
 
+async def isolate(scene: Scene, role: str, reject: bool = False) -> None:
+    """One node is cut off from everybody, the arbiter too: so it is the other one that goes on."""
+    network, victim = scene.cluster.network, scene.node(role)
+    await scene.strike()
+    await trio.to_thread.run_sync(partial(network.isolate, victim, reject=reject))
+    try:
+        await scene.recovered(generations=1)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(network.heal)
+
+
+async def cut_from_arbiter(scene: Scene, role: str) -> None:
+    """One node cannot ask the arbiter. That costs nothing until the other one dies: then clients wait for it."""
+    asker, victim = scene.node(role), scene.other(role)
+    async with cut(scene, asker, "witness"):
+        await scene.served()
+        await scene.strike()
+        await scene.cluster.kill(victim)
+        await scene.nobody_served(HOLD_S)
+    await scene.recovered(generations=1)
+    scene.cluster.join(victim)
+
+
 # ---- an arbiter that is not there
 
 
@@ -201,6 +225,8 @@ async def jump(scene: Scene) -> None:
         FAKETIME_NO_CACHE="1",
         FAKETIME_DONT_FAKE_MONOTONIC="1",
         DONT_FAKE_MONOTONIC="1",
+        NO_FAKE_STAT="1",
+        FAKETIME_FORCE_MONOTONIC_FIX="0",
     )
     await cluster.kill(victim)
     cluster.join(victim)
@@ -246,17 +272,24 @@ FAULTS = (
     Fault("stop-shadow", partial(stop, role="shadow"), (1, 1), 20, "silence"),
     Fault("pause-primary", partial(pause, role="primary"), (0, 0), 5),
     Fault("pause-shadow", partial(pause, role="shadow"), (0, 0), 5),
-    Fault("partition", partial(partition, speaker="primary"), (1, 1), 40, "silence"),
-    Fault("partition-refused", partial(partition, speaker="primary", reject=True), (1, 1), 15, "silence"),
-    Fault("deaf-shadow", partial(partition, speaker="primary", one_way=True), (1, 1), 15, "silence"),
-    Fault("deaf-primary", partial(partition, speaker="shadow", one_way=True), (1, 1), 15, "silence"),
-    Fault("primary-off-edge", partial(cut_from_edge, role="primary"), (0, 0), 10),
+    Fault("partition", partial(partition, speaker="primary"), (1, 1), 25, "silence"),
+    Fault("partition-refused", partial(partition, speaker="primary", reject=True), (1, 1), 10, "silence"),
+    Fault("deaf-shadow", partial(partition, speaker="primary", one_way=True), (1, 1), 10, "silence"),
+    Fault("deaf-primary", partial(partition, speaker="shadow", one_way=True), (1, 1), 10, "silence"),
+    Fault("primary-off-edge", partial(cut_from_edge, role="primary"), (0, 0), 5),
     Fault("primary-off-edge-refused", partial(cut_from_edge, role="primary", reject=True), (0, 0), 5),
     Fault("shadow-off-edge", partial(cut_from_edge, role="shadow"), (0, 0), 5),
     Fault("blip", blip, (0, 1), 10),
-    Fault("arbiter-lost", partial(lose_arbiter, how="away"), (0, 0), 5),
-    Fault("arbiter-lost-kill-primary", partial(lose_arbiter_and, how="away", role="primary"), (1, 1), 5),
-    Fault("arbiter-lost-kill-shadow", partial(lose_arbiter_and, how="away", role="shadow"), (1, 1), 5),
+    Fault("primary-isolated", partial(isolate, role="primary"), (1, 1), 15, "silence"),
+    Fault("shadow-isolated", partial(isolate, role="shadow"), (1, 1), 10, "silence"),
+    Fault("primary-isolated-refused", partial(isolate, role="primary", reject=True), (1, 1), 5, "silence"),
+    Fault("shadow-off-arbiter-kill-primary", partial(cut_from_arbiter, role="shadow"), (1, 1), 5),
+    Fault("primary-off-arbiter-kill-shadow", partial(cut_from_arbiter, role="primary"), (1, 1), 5),
+    Fault("arbiter-killed", partial(lose_arbiter, how="killed"), (0, 0), 5),
+    Fault("arbiter-stopped", partial(lose_arbiter, how="stopped"), (0, 0), 5),
+    Fault("arbiter-killed-kill-primary", partial(lose_arbiter_and, how="killed", role="primary"), (1, 1), 5),
+    Fault("arbiter-stopped-kill-primary", partial(lose_arbiter_and, how="stopped", role="primary"), (1, 1), 5),
+    Fault("arbiter-cut-off-kill-shadow", partial(lose_arbiter_and, how="cut off", role="shadow"), (1, 1), 5),
     Fault("arbiter-full-kill-primary", partial(lose_arbiter_and, how="full", role="primary"), (1, 1), 5),
     Fault("disk-full-primary", partial(fill_disk, role="primary"), (1, 1), 5),
     Fault("disk-full-shadow", partial(fill_disk, role="shadow"), (1, 1), 5),

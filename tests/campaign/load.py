@@ -51,6 +51,7 @@ class Load:
         self.history: list[Operation] = []
         self.answered_ns: list[int] = []
         self.surprises: list[str] = []
+        self.ended = trio.Event()
         self.steady = False
         """While set nobody leaves by itself: what a change of clients costs is no part of what a fault costs."""
 
@@ -59,6 +60,7 @@ class Load:
         async with trio.open_nursery() as nursery:
             for client in range(CLIENTS):
                 nursery.start_soon(self._client, client, stop)
+        self.ended.set()
 
     async def answers(self, count: int, since: int | None = None) -> None:
         """Wait for so many more answers, from now on or from the `since`-th."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ftvm.errors import FtvmError
 from tests.campaign.cluster import open_cluster
 from tests.campaign.faults import Fault
 from tests.campaign.scene import Captures, Outcome, play
@@ -34,12 +35,15 @@ async def run(
     while len(outcomes) < len(rounds) and broken < BROKEN_MAX:
         with tempfile.TemporaryDirectory(prefix="ftvm-campaign-") as folder:
             before = len(outcomes)
-            await _on_one_machine(Path(folder), rounds, seed, timeout_ms, outcomes, tell)
+            try:
+                await _on_one_machine(Path(folder), rounds, seed, timeout_ms, outcomes, tell)
+            except FtvmError:
+                _keep(Path(folder), keep, "start")
+                raise
+            assert len(outcomes) > before
             if outcomes[-1].violations:
                 broken += 1
-                if keep is not None:
-                    _keep(Path(folder), keep / f"round-{outcomes[-1].number}")
-            assert len(outcomes) > before
+                _keep(Path(folder), keep, f"round-{outcomes[-1].number}")
     return outcomes
 
 
@@ -66,7 +70,10 @@ async def _on_one_machine(
             captures.close()
 
 
-def _keep(folder: Path, target: Path) -> None:
+def _keep(folder: Path, keep: Path | None, name: str) -> None:
+    if keep is None:
+        return
+    target = keep / name
     target.mkdir(parents=True, exist_ok=True)
     for path in (*folder.glob("*.out"), folder / "machine.toml"):
         with suppress(OSError):

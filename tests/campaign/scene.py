@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -11,15 +12,17 @@ from typing import Any
 
 import trio
 
+from ftvm.credentials import WITNESS
 from ftvm.demo.stage import EDGE, NODES
 from ftvm.errors import FtvmError, NotProtected
 from ftvm.replication.messages import Ledger
-from tests.campaign.cluster import ADDRESSES, CLIENTS, EDGE_PORT, WITNESS, Cluster
+from tests.campaign.cluster import ADDRESSES, CLIENTS, EDGE_PORT, Cluster
 from tests.campaign.faults import Fault
 from tests.campaign.history import Op
 from tests.campaign.linearizability import Losses, Undecided, check, count_increments, count_tokens
 from tests.campaign.load import COUNTERS, LISTS, Load, longest_gap_ns
 from tests.namespaces.capture import Capture
+from transport.background import open_background
 
 ROUND_TIMEOUT_S = 45.0
 STORY_TIMEOUT_S = 25.0
@@ -109,19 +112,27 @@ class Scene:
 
     @asynccontextmanager
     async def arbiter_lost(self, how: str) -> AsyncIterator[None]:
-        """Without an arbiter for as long as the block lasts."""
-        if how == "full":
-            await trio.to_thread.run_sync(self.cluster.fill_disk, WITNESS)
-        else:
-            await self.cluster.arbiter_away()
+        """Without an answer of the arbiter for as long as the block lasts."""
+        cluster = self.cluster
+        match how:
+            case "killed":
+                await cluster.kill(WITNESS)
+            case "stopped":
+                cluster.signal(WITNESS, signal.SIGSTOP)
+            case "cut off":
+                await trio.to_thread.run_sync(cluster.network.isolate, WITNESS)
+            case _:
+                assert how == "full"
+                await trio.to_thread.run_sync(cluster.fill_disk, WITNESS)
         try:
             yield
         finally:
-            if how == "full":
-                self.cluster.free_disk(WITNESS)
-            else:
-                with trio.CancelScope(shield=True):
-                    await self.cluster.arbiter_back()
+            with trio.CancelScope(shield=True):
+                cluster.signal(WITNESS, signal.SIGCONT)
+                cluster.free_disk(WITNESS)
+                await trio.to_thread.run_sync(cluster.network.heal)
+                if cluster.exit_code(WITNESS) is not None:
+                    await cluster.start_witness()
 
     async def wait_trouble(self, name: str) -> None:
         """Until the node says that its log ended."""
@@ -189,7 +200,8 @@ async def play(cluster: Cluster, captures: Captures, number: int, fault: Fault, 
     except FtvmError as error:
         outcome.violations.append(f"{error}")
     outcome.violations += [f"surprising answer: {text}" for text in load.surprises]
-    outcome.violations += [f"{name} broke: {line}" for name in (*NODES, EDGE) if (line := _traceback(cluster, name))]
+    broken = {name: line for name in (*NODES, EDGE, WITNESS) if (line := _traceback(cluster, name))}
+    outcome.violations += [f"{name} broke: {line}" for name, line in broken.items()]
     outcome.seconds = round(trio.current_time() - began, 2)
     cluster.tidy()
     return outcome
@@ -197,7 +209,7 @@ async def play(cluster: Cluster, captures: Captures, number: int, fault: Fault, 
 
 async def _under_load(scene: Scene, load: Load, fault: Fault, outcome: Outcome) -> None:
     stop = trio.Event()
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         nursery.start_soon(load.run, stop)
         await load.answers(WARM_ANSWERS + scene.chance.randrange(WARM_ANSWERS))
         with trio.fail_after(STORY_TIMEOUT_S):
@@ -207,6 +219,7 @@ async def _under_load(scene: Scene, load: Load, fault: Fault, outcome: Outcome) 
         await load.answers(AFTER_ANSWERS)
         healed_ns = time.monotonic_ns()
         stop.set()
+        await load.ended.wait()
     answered = load.answered_ns
     outcome.gap_ms = _ms(max(longest_gap_ns(answered, *window) for window in scene.windows))
     outcome.rejoin_gap_ms = _ms(longest_gap_ns(answered, mended_ns, healed_ns))
