@@ -54,10 +54,12 @@ class NetworkError(Exception):
 class Host:
     """One namespace. `run` and `start` put programs into it, `socket` opens one there for this process."""
 
-    def __init__(self, name: str, address: str, namespace: str) -> None:
+    def __init__(self, name: str, address: str, namespace: str, port: str) -> None:
         self.name = name
         self.address = address
         self.namespace = namespace
+        self.port = port
+        """The other end of its wire, on the switch."""
 
     def command(self, *words: str) -> list[str]:
         """`words` as a command line that runs them in here, as the same process that is started."""
@@ -110,9 +112,11 @@ class Host:
 class Network:
     """The hosts by name, and the cuts between them. Made by `open_network`."""
 
-    def __init__(self, hosts: Mapping[str, Host]) -> None:
+    def __init__(self, hosts: Mapping[str, Host], switch: str) -> None:
         self.hosts = hosts
+        self._switch = switch
         self._cut: set[str] = set()
+        self._unplugged: set[str] = set()
 
     def __getitem__(self, name: str) -> Host:
         return self.hosts[name]
@@ -124,13 +128,21 @@ class Network:
             self._deafen(one, other, reject)
 
     def isolate(self, name: str, *, reject: bool = False) -> None:
-        """Cut one host off from all others."""
-        for other in self.hosts:
+        """Cut one host off from all others: silently at one blow, as if its wire were pulled out of the switch; or with
+        refusals, one host after the other, the last one first."""
+        if not reject:
+            self._unplugged.add(name)
+            _do("ip", "-n", self._switch, "link", "set", "dev", self.hosts[name].port, "nomaster")
+            return
+        for other in reversed(list(self.hosts)):
             if other != name:
-                self.partition(name, other, reject=reject)
+                self.partition(name, other, reject=True)
 
     def heal(self) -> None:
         """Undo every cut."""
+        while self._unplugged:
+            port = self.hosts[self._unplugged.pop()].port
+            _do("ip", "-n", self._switch, "link", "set", "dev", port, "master", _BRIDGE)
         while self._cut:
             self.hosts[self._cut.pop()].hear_all()
 
@@ -150,7 +162,10 @@ def open_network(addresses: Mapping[str, str]) -> Iterator[Network]:
     remove_leftovers()
     prefix = f"ftvm-{os.getpid()}-{_started(os.getpid())}-{next(_networks)}"
     switch = f"{prefix}-{_SWITCH}"
-    hosts = {name: Host(name, address, f"{prefix}-{name}") for name, address in addresses.items()}
+    hosts = {
+        name: Host(name, address, f"{prefix}-{name}", f"port{number}")
+        for number, (name, address) in enumerate(addresses.items())
+    }
     namespaces = [switch, *(host.namespace for host in hosts.values())]
     assert all(_NAME.fullmatch(namespace) for namespace in namespaces), namespaces
     try:
@@ -158,15 +173,15 @@ def open_network(addresses: Mapping[str, str]) -> Iterator[Network]:
             _do("ip", "netns", "add", namespace)
         _do("ip", "-n", switch, "link", "add", "name", _BRIDGE, "type", "bridge")
         _do("ip", "-n", switch, "link", "set", "dev", _BRIDGE, "up")
-        for number, host in enumerate(hosts.values()):
-            _plug_in(switch, f"port{number}", host)
-        yield Network(hosts)
+        for host in hosts.values():
+            _plug_in(switch, host)
+        yield Network(hosts, switch)
     finally:
         _remove(namespaces)
 
 
-def _plug_in(switch: str, port: str, host: Host) -> None:
-    name = host.namespace
+def _plug_in(switch: str, host: Host) -> None:
+    name, port = host.namespace, host.port
     _do("ip", "-n", switch, "link", "add", "name", port, "type", "veth", "peer", "name", "eth0", "netns", name)
     _do("ip", "-n", switch, "link", "set", "dev", port, "master", _BRIDGE, "up")
     _do("ip", "-n", name, "addr", "add", f"{host.address}/{PREFIX_LENGTH}", "dev", "eth0")

@@ -85,12 +85,17 @@ def test_a_cut_is_silent_or_answers_with_a_refusal(network: Network) -> None:
     assert connects(network, "one", "three") == "connected"
 
 
-def test_an_isolated_host_hears_nobody_and_nobody_hears_it(network: Network) -> None:
-    network.isolate("one")
+@pytest.mark.parametrize("reject", [False, True])
+def test_an_isolated_host_hears_nobody_and_nobody_hears_it(network: Network, reject: bool) -> None:
+    network.isolate("one", reject=reject)
     for other in ("two", "three"):
         assert not hears(network, "one", other)
         assert not hears(network, other, "one")
     assert hears(network, "two", "three")
+    network.heal()
+    for other in ("two", "three"):
+        assert hears(network, "one", other)
+        assert hears(network, other, "one")
 
 
 def test_a_capture_counts_the_payload_of_each_sender(network: Network) -> None:
