@@ -17,7 +17,7 @@ from typing import TypeVar
 import trio
 
 from ftvm.arbiter.client import Batch
-from ftvm.arbiter.steps import BATCH_MAX, STEP_SIZE_MAX
+from ftvm.arbiter.steps import BATCH_MAX, STEP_SIZE_MAX, damaged
 from ftvm.errors import ArbiterError
 
 _STEP_NAME = re.compile(r"step-(\d{12})")
@@ -71,9 +71,12 @@ class DirectoryStore:
         path = self._step_path(number)
         try:
             with path.open("rb") as file:
-                return file.read(STEP_SIZE_MAX + 1)
+                content = file.read(STEP_SIZE_MAX + 1)
         except FileNotFoundError:
             raise ArbiterError(f"{path}: is missing, and newer records are there; restore the folder") from None
+        if len(content) > STEP_SIZE_MAX:
+            raise damaged(str(path))
+        return content
 
     def _create(self, number: int, content: bytes, previous: bytes) -> bool:
         if number > 1 and (not self._step_path(number - 1).exists() or self._content(number - 1) != previous):

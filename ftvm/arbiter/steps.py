@@ -116,7 +116,7 @@ class Steps:
             head: Any = json.loads(head_line)
             machine, step, after, activated = head["machine"], head["step"], head["after"], head["activated"]
         except (ValueError, TypeError, KeyError, RecursionError):
-            raise _damaged(where) from None
+            raise damaged(where) from None
         if machine != self.machine:
             raise ArbiterError(
                 f"{where}: belongs to machine {machine!r:.64}, this one is {self.machine!r};"
@@ -124,19 +124,19 @@ class Steps:
             )
         is_activation = type(activated) is int and activated > 0
         if step != self.count + 1 or type(activated) is not int or is_activation == bool(body):
-            raise _damaged(where)
+            raise damaged(where)
         if after != link_of(self.last):
             raise ArbiterError(f"{where}: does not follow from the step before; bring back what was there")
         if is_activation:
             if activated > len(self._records):
-                raise _damaged(where)
+                raise damaged(where)
             return Change(activated=activated)
         try:
             record = decode_record(body)
         except ArbiterError:
-            raise _damaged(where) from None
+            raise damaged(where) from None
         if record.gen != len(self._records) + 1:
-            raise _damaged(where)
+            raise damaged(where)
         return Change(record=record)
 
 
@@ -145,5 +145,6 @@ def link_of(content: bytes) -> str:
     return blake2b(content, digest_size=LINK_SIZE).hexdigest() if content else ""
 
 
-def _damaged(where: str) -> ArbiterError:
+def damaged(where: str) -> ArbiterError:
+    """For what cannot have been written by `Steps`."""
     return ArbiterError(f"{where}: not a record of an arbiter; bring back what was there")

@@ -25,8 +25,7 @@ import trio
 from ftvm.arbiter.client import Arbiter, Batch, History
 from ftvm.arbiter.directory import DirectoryStore
 from ftvm.arbiter.witness_codec import (
-    ANSWER_SIZE_MAX,
-    REQUEST_SIZE_MAX,
+    MESSAGE_SIZE_MAX,
     WITNESS_VERSION,
     Answer,
     CheckStore,
@@ -94,7 +93,7 @@ class WitnessServer:
             Expectation(self._history.steps.machine, frozenset({ROLE_NODE})),
             self._serve_client,
             accept=_accept,
-            limits=Limits(message_size_max=REQUEST_SIZE_MAX),
+            limits=Limits(message_size_max=MESSAGE_SIZE_MAX),
             task_status=task_status,
         )
 
@@ -222,7 +221,7 @@ class WitnessStore:
     async def _connect(self, task_status: trio.TaskStatus[tuple[Channel, trio.CancelScope]]) -> None:
         """Holds a connection until it is dropped."""
         expect = Expectation(self._machine, frozenset({ROLE_WITNESS}))
-        limits = Limits(handshake_timeout_s=CONNECT_TIMEOUT_S, message_size_max=ANSWER_SIZE_MAX)
+        limits = Limits(handshake_timeout_s=CONNECT_TIMEOUT_S, message_size_max=MESSAGE_SIZE_MAX)
         address = self._address
         with trio.CancelScope() as scope:
             async with open_channel(

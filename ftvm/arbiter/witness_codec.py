@@ -26,8 +26,8 @@ NUMBER_MAX = 10**12 - 1
 _NUMBER = struct.Struct(">Q")
 _SIZE = struct.Struct(">I")
 
-REQUEST_SIZE_MAX = 1 + _NUMBER.size + STEP_SIZE_MAX
-ANSWER_SIZE_MAX = 2 + BATCH_MAX * (_SIZE.size + STEP_SIZE_MAX)
+MESSAGE_SIZE_MAX = 2 + BATCH_MAX * (_SIZE.size + STEP_SIZE_MAX)
+"""A full answer. Whoever reads takes no more than this off a channel, in either direction."""
 
 
 @dataclass(frozen=True, slots=True)

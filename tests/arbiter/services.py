@@ -214,7 +214,9 @@ class Etcd(Service):
             self._program,
             *("--data-dir", str(self.store), "--logger", "zap", "--log-outputs", "stderr"),
             *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
-            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"),
+            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+            *("--initial-cluster", f"default={peer}"),
+            *("--heartbeat-interval", "10", "--election-timeout", "100"),
             *self._options,
         )
         self._wait(self.is_ready)

@@ -1,20 +1,20 @@
 """What every kind of arbiter promises, asked of each of them really, and while harm is done to it."""
 
-import os
 import pickle
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import trio
 
 from ftvm.arbiter.client import Arbiter
+from ftvm.arbiter.steps import BATCH_MAX
 from ftvm.errors import ArbiterError
 from ftvm.replication.arbitration import decide, decide_activation
+from ftvm.replication.codec import MEMBERS_MAX
 from ftvm.replication.messages import (
     Activate,
     Activated,
@@ -27,7 +27,7 @@ from ftvm.replication.messages import (
     Read,
     Refused,
 )
-from tests.arbiter.services import KINDS, Service, encoded
+from tests.arbiter.services import Service, encoded
 
 LIVES = [bytes([number]) * 16 for number in range(1, 10)]
 A, B, C = LIVES[:3]
@@ -48,27 +48,6 @@ def run(main: Callable[..., Any], *arguments: Any) -> None:
             await main(*arguments)
 
     trio.run(bounded)
-
-
-def started(kind: str, folder: Path) -> Iterator[Service]:
-    service = KINDS[kind](folder)
-    try:
-        service.start()
-        yield service
-    finally:
-        service.kill()
-
-
-@pytest.fixture(params=list(KINDS))
-def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    """An arbiter of each kind."""
-    yield from started(request.param, tmp_path)
-
-
-@pytest.fixture(params=["witness", "etcd"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    """An arbiter of each kind that is a process, which can be killed, stopped and cut off."""
-    yield from started(request.param, tmp_path)
 
 
 # ---- the rule
@@ -125,6 +104,24 @@ def test_the_rules(service: Service) -> None:
             for request, is_granted in RULES:
                 answer = await arbiter.ask(request)
                 assert isinstance(answer, Granted | Activated) == is_granted, request
+
+    run(main)
+
+
+def test_a_long_history_is_read_whole(service: Service) -> None:
+    """More steps than are read at once; some of them as large as they get."""
+    generations = BATCH_MAX + 12
+    keep = tuple(LIVES[number % 9] for number in range(MEMBERS_MAX))
+
+    async def main() -> None:
+        async with service.clients(2) as (first, second):
+            await first.ask(boot(A))
+            for want in range(2, generations + 1):
+                assert await first.ask(Claim(want, want - 1, A, A, Kind.SOLO, keep, "x" * 64)) == Granted(want, A)
+            ledger = await second.read()
+            assert [record.gen for record in ledger.records] == list(range(1, generations + 1))
+            assert ledger.records[-1].keep == keep
+            assert await second.ask(Activate(generations, A)) == Activated(generations, A)
 
     run(main)
 
