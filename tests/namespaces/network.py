@@ -54,12 +54,13 @@ class NetworkError(Exception):
 class Host:
     """One namespace. `run` and `start` put programs into it, `socket` opens one there for this process."""
 
-    def __init__(self, name: str, address: str, namespace: str, port: str) -> None:
+    def __init__(self, name: str, address: str, namespace: str, number: int) -> None:
         self.name = name
         self.address = address
         self.namespace = namespace
-        self.port = port
+        self.port = f"port{number}"
         """The other end of its wire, on the switch."""
+        self.link_address = f"02:00:00:00:00:{number:02x}"
 
     def command(self, *words: str) -> list[str]:
         """`words` as a command line that runs them in here, as the same process that is started."""
@@ -163,7 +164,7 @@ def open_network(addresses: Mapping[str, str]) -> Iterator[Network]:
     prefix = f"ftvm-{os.getpid()}-{_started(os.getpid())}-{next(_networks)}"
     switch = f"{prefix}-{_SWITCH}"
     hosts = {
-        name: Host(name, address, f"{prefix}-{name}", f"port{number}")
+        name: Host(name, address, f"{prefix}-{name}", number)
         for number, (name, address) in enumerate(addresses.items())
     }
     namespaces = [switch, *(host.namespace for host in hosts.values())]
@@ -175,18 +176,24 @@ def open_network(addresses: Mapping[str, str]) -> Iterator[Network]:
         _do("ip", "-n", switch, "link", "set", "dev", _BRIDGE, "up")
         for host in hosts.values():
             _plug_in(switch, host)
+            _set_up(host, [other for other in hosts.values() if other is not host])
         yield Network(hosts, switch)
     finally:
         _remove(namespaces)
 
 
 def _plug_in(switch: str, host: Host) -> None:
-    name, port = host.namespace, host.port
-    _do("ip", "-n", switch, "link", "add", "name", port, "type", "veth", "peer", "name", "eth0", "netns", name)
-    _do("ip", "-n", switch, "link", "set", "dev", port, "master", _BRIDGE, "up")
-    _do("ip", "-n", name, "addr", "add", f"{host.address}/{PREFIX_LENGTH}", "dev", "eth0")
-    for device in ("lo", "eth0"):
-        _do("ip", "-n", name, "link", "set", "dev", device, "up")
+    own_end = ("peer", "name", "eth0", "netns", host.namespace, "address", host.link_address)
+    _do("ip", "-n", switch, "link", "add", "name", host.port, "type", "veth", *own_end)
+    _do("ip", "-n", switch, "link", "set", "dev", host.port, "master", _BRIDGE, "up")
+
+
+def _set_up(host: Host, others: Sequence[Host]) -> None:
+    """Neighbours are known from the start: while one is cut off, nobody finds out by asking for its link address, and
+    no wait between two such questions outlasts the cut."""
+    steps = ["link set dev lo up", f"addr add {host.address}/{PREFIX_LENGTH} dev eth0", "link set dev eth0 up"]
+    steps += [f"neigh add {other.address} lladdr {other.link_address} dev eth0" for other in others]
+    _do("ip", "-n", host.namespace, "-batch", "-", said="\n".join(steps))
 
 
 def remove_leftovers() -> None:
@@ -246,9 +253,10 @@ def _started(pid: int) -> int:
     return int(fields[19]) if fields else -1
 
 
-def _do(*words: str) -> str:
+def _do(*words: str, said: str = "") -> str:
+    options: dict[str, Any] = {"input": said, "capture_output": True, "text": True, "timeout": COMMAND_TIMEOUT_S}
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
+        done = subprocess.run(words, check=False, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NetworkError(f"{' '.join(words)}: {error}") from None
     if done.returncode:
