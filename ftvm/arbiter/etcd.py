@@ -189,12 +189,15 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted with a password")
 
 
-def _cause(error: BaseException) -> str:
-    """What the operating system said, which the libraries in between wrap some times."""
-    while error.__cause__ is not None or isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
-    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno:
-        return os.strerror(error.errno)
+def _cause(error: httpx.HTTPError) -> str:
+    """What the operating system said, which the libraries in between wrap some times; else what they say."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        if isinstance(inner, OSError) and not isinstance(inner, ssl.SSLError) and inner.errno:
+            return os.strerror(inner.errno)
+        inner = inner.__cause__ or inner.__context__
     return _one_line(str(error)) or type(error).__name__
 
 

@@ -99,7 +99,9 @@ class WitnessServer:
 
     async def _serve_client(self, channel: Channel) -> None:
         if len(self._clients) >= CLIENTS_MAX:
-            next(iter(self._clients)).cancel()
+            oldest = next(iter(self._clients))
+            del self._clients[oldest]
+            oldest.cancel()
         with trio.CancelScope() as scope:
             try:
                 while True:

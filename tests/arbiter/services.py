@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -169,6 +170,7 @@ class Witness(Service):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.port = free_port()
+        self._starts = 0
         self.toml = folder / "machine.toml"
         self.write_toml(MACHINE)
 
@@ -186,11 +188,8 @@ class Witness(Service):
 
     def start(self) -> None:
         self._spawn(sys.executable, "-m", "ftvm", "witness", str(self.toml))
-        self._wait(self._is_listening)
-
-    def _is_listening(self) -> bool:
-        with socket.socket() as one:
-            return one.connect_ex((LOOPBACK, self.port)) == 0
+        self._starts += 1
+        self._wait(lambda: (self.folder / "out").read_text().count("is served on") == self._starts)
 
 
 class Etcd(Service):
@@ -203,6 +202,7 @@ class Etcd(Service):
         self.port, self._peer_port = free_port(), free_port()
         self._program = need("etcd", "etcd-server")
         self._options = options
+        self.tls: ssl.SSLContext | None = None
         self.url = f"{scheme}://{LOOPBACK}:{self.port}"
 
     def config(self, machine: str = MACHINE, port: int = 0) -> Config:
@@ -229,7 +229,11 @@ class Etcd(Service):
 
     def call(self, method: str, **body: Any) -> dict[str, Any]:
         """Straight to the gateway."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
+        connection = (
+            http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
+            if self.tls is None
+            else http.client.HTTPSConnection(LOOPBACK, self.port, timeout=5, context=self.tls)
+        )
         try:
             connection.request("POST", f"/v3/{method}", json.dumps(body))
             answer: dict[str, Any] = json.loads(connection.getresponse().read())
