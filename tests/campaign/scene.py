@@ -18,7 +18,7 @@ from ftvm.errors import FtvmError, NotProtected
 from ftvm.replication.messages import Ledger
 from tests.campaign.cluster import ADDRESSES, CLIENTS, EDGE_PORT, Cluster
 from tests.campaign.faults import Fault
-from tests.campaign.history import Op
+from tests.campaign.history import Op, Operation
 from tests.campaign.linearizability import Losses, Undecided, check, count_increments, count_tokens
 from tests.campaign.load import COUNTERS, LISTS, Load, longest_gap_ns
 from tests.namespaces.capture import Capture
@@ -71,6 +71,11 @@ class Scene:
         self._capture = capture
         self._base = 0
         self._struck_ns = 0
+
+    @property
+    def history(self) -> list[Operation]:
+        """What clients did so far."""
+        return self._load.history
 
     def node(self, role: str) -> str:
         return self.primary if role == "primary" else self.shadow
