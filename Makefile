@@ -15,8 +15,9 @@ TOOLS := redis-cli:redis-tools redis-server:redis-server qemu-system-riscv64:qem
 
 SEEDS ?= 0:10000
 PROGRAMS ?= 10000
+SIZE ?= small
 
-.PHONY: setup demo test lint bench sim differential clean
+.PHONY: setup demo test lint bench sim differential campaign clean
 
 setup: $(PACKAGES_DONE) $(TOOLS_DONE)
 
@@ -50,6 +51,10 @@ sim: $(PACKAGES_DONE)
 # Random programs against another interpreter: make differential PROGRAMS=500
 differential: $(PACKAGES_DONE)
 	$(BIN)/python -m tests.differential --programs $(PROGRAMS)
+
+# Real processes on hosts that are namespaces, faults of every kind, as root: make campaign SIZE=full
+campaign: setup
+	$(BIN)/python -m tests.campaign --size $(SIZE)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
