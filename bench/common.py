@@ -86,7 +86,7 @@ def _package_version(name: str) -> str | None:
         return None
 
 
-def _first_line(words: Sequence[str]) -> str | None:
+def first_line(words: Sequence[str]) -> str | None:
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True, cwd=ROOT)
     except (OSError, subprocess.SubprocessError):
@@ -95,13 +95,13 @@ def _first_line(words: Sequence[str]) -> str | None:
 
 
 def _tool_version(name: str, flag: str) -> str | None:
-    return _first_line([name, flag]) if shutil.which(name) else None
+    return first_line([name, flag]) if shutil.which(name) else None
 
 
 def _commit() -> str | None:
     """With "+changes" where the tree differs from it."""
-    commit = _first_line(["git", "rev-parse", "HEAD"])
-    changed = _first_line(["git", "status", "--porcelain", "--untracked-files=no"])
+    commit = first_line(["git", "rev-parse", "HEAD"])
+    changed = first_line(["git", "status", "--porcelain", "--untracked-files=no"])
     return f"{commit}+changes" if commit and changed else commit
 
 
