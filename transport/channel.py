@@ -248,11 +248,14 @@ class Channel:
         return self._carrier.is_interrupted
 
     async def wait_interrupted(self) -> None:
-        """Until the connection is lost in a way that another one can mend; for ever, if that never happens."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while not self.is_interrupted:
+        """Until the connection is lost in a way that another one can mend; for ever, if that never happens.
+
+        It may be back when this returns.
+        """
+        if self.is_interrupted:
+            await trio.lowlevel.checkpoint()
+        else:
             await self._interrupted.park()
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     def abandon(self, reason: str) -> None:
         """If the channel is interrupted, it is over: the owner knows that nobody will come back."""

@@ -119,6 +119,12 @@ class MemoryWire:
                 wire._changed.unpark_all()
         self._other = None
 
+    def fail(self) -> None:
+        """Only this end notices that the connection is gone: for the other one it is silent."""
+        self._is_lost = True
+        self._buffer.clear()
+        self._changed.unpark_all()
+
     def _far_end(self) -> "MemoryWire":
         if self._is_lost or self._other is None:
             raise PathLost("connection lost")

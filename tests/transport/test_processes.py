@@ -20,18 +20,22 @@ SERVER = """
 import pathlib, sys, trio
 from functools import partial
 from tests.transport.conftest import start_server
+from transport.channel import Limits
 async def main():
+    limits = Limits(resume_timeout_s=float(sys.argv[2]))
     async with trio.open_nursery() as nursery:
-        print(await start_server(nursery, pathlib.Path(sys.argv[1])), flush=True)
+        print(await start_server(nursery, pathlib.Path(sys.argv[1]), limits=limits), flush=True)
 trio.run(main)
 """
 
 
-async def start_process(nursery: trio.Nursery, pki: Pki) -> tuple[trio.Process, int]:
+async def start_process(
+    nursery: trio.Nursery, pki: Pki, *, resume_timeout_s: float = 0.0
+) -> tuple[trio.Process, int]:
     process = await nursery.start(
         partial(
             trio.run_process,
-            [sys.executable, "-c", SERVER, str(pki.a)],
+            [sys.executable, "-c", SERVER, str(pki.a), str(resume_timeout_s)],
             stdout=subprocess.PIPE,
             check=False,
         )
