@@ -83,6 +83,12 @@ class Engine:
 
         self._command(command)
 
+    @property
+    def machine(self) -> Machine:
+        """For who has seen the thread end."""
+        assert not self._thread.is_alive()
+        return self._machine
+
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread; True if it ended. Blocking: call from a worker thread or after `stop`."""
         if self._thread.ident is not None:
@@ -135,8 +141,16 @@ class Engine:
         """Live: a shadow was so far behind when it last said so. A busy machine goes more slowly for it."""
         self._runner.lag_ticks = lag_ticks
 
-    def snapshot(self) -> None:
-        self._command(self._runner.take_snapshot)
+    def copy(self, session: int, inventory: bytes) -> None:
+        """Live: begin to copy the machine for the joiner of `session`, one step for each `copy_on`. One at a time."""
+        self._command(lambda: self._runner.copy(session, inventory))
+
+    def copy_on(self, session: int) -> None:
+        """The next step: `Copied`, after the last one `CopyFinished`, or `CopyFailed`. Nothing if it was cancelled."""
+        self._command(lambda: self._runner.copy_on(session))
+
+    def cancel_copy(self, session: int) -> None:
+        self._command(lambda: self._runner.cancel_copy(session))
 
     def quiesce(self) -> None:
         """Live: come to rest at a slice end, and say so."""

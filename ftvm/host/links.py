@@ -15,7 +15,7 @@ import itertools
 import ssl
 import time
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
@@ -39,8 +39,9 @@ from transport.identity import Expectation, Identity
 from transport.listener import serve
 from transport.probe import ProbeResult, probe
 
-PEER_QUEUE_MAX = 512 << 20
-"""Bytes queued to one peer: a snapshot of the largest machine must fit. The gate bounds what follows it."""
+PEER_QUEUE_MAX = 32 << 20
+"""Bytes queued to one peer: what is left of a copy when the guest stops for it (see `host/copying.py`), and the log
+that is made until a joiner has taken that. A copy itself waits for room; the gate bounds the log of a member."""
 
 PROBE_TIMEOUT_S = 0.15
 PROBE_AGAIN_S = 0.002
@@ -289,6 +290,13 @@ class Links:
             return False
         self._unflushed.add(session)
         return True
+
+    async def wait_queue(self, session: int, size_max: int) -> None:
+        """Wait until no more than `size_max` bytes wait to be sent to this peer, or the session is over."""
+        link = self._links.get(session)
+        if link is not None:
+            with suppress(ChannelClosed):
+                await link.channel.wait_queue(size_max)
 
     def flush(self) -> None:
         """Put on the wire what was sent since the last call, one write a channel."""

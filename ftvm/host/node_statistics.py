@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftvm.errors import ExitCode
 from ftvm.host.engine import EngineStatistics
 from ftvm.log.entry import Digest
 from ftvm.replication.succession import NodeStatus
+
+if TYPE_CHECKING:
+    from ftvm.machine.transfer import TransferStatistics
 
 NOTES_KEPT_MAX = 200
 
@@ -34,11 +37,32 @@ class FailoverTimes:
     first_output_ns: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Reprotection:
+    """The last time that this node gave its machine to a joiner (`sent`), or joined. `pages` went with their contents,
+    `pages_zero` without, `pages_kept` not at all. `pause_ms`: the primary's guest was at rest for the end of it."""
+
+    sent: bool
+    seconds: float
+    bytes: int
+    pages: int
+    pages_zero: int
+    pages_kept: int
+    rounds: int
+    pause_ms: float
+
+    @classmethod
+    def of(cls, one: TransferStatistics, *, sent: bool, seconds: float) -> Reprotection:
+        pause_ms = one.pause_us / 1000
+        return cls(sent, seconds, one.bytes, one.pages, one.pages_zero, one.pages_kept, one.rounds, pause_ms)
+
+
 @dataclass(slots=True)
 class Counters:
     log_entries: int = 0
     digests: int = 0
     last_digest: Digest | None = None
+    reprotection: Reprotection | None = None
     notes: deque[str] = field(default_factory=lambda: deque(maxlen=NOTES_KEPT_MAX))
 
 
@@ -88,6 +112,7 @@ def describe(
         "core": {**asdict(core), "state": core.state.name, "life": core.life.hex()},
         "engine": None if engine is None else asdict(engine),
         "failover_ns": asdict(times),
+        "reprotection": None if counters.reprotection is None else asdict(counters.reprotection),
         "notes": list(counters.notes),
     }
 

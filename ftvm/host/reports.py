@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ftvm.log.entry import Entry
 from ftvm.machine.machine import Halt, Output
+
+if TYPE_CHECKING:
+    from ftvm.machine.transfer import TransferStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +31,27 @@ class Followed:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotTaken:
-    """The whole machine, after exactly what was reported before."""
+class Copied:
+    """Parts of the machine's memory for the joiner of `session`. `stands`: the guest is at rest until the copy ends."""
 
-    state: bytes
+    session: int
+    chunks: tuple[bytes, ...]
+    stands: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFinished:
+    """All that was copied, and `record`, are the machine after exactly what was reported before."""
+
+    session: int
+    record: bytes
+    statistics: TransferStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFailed:
+    session: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +85,4 @@ class Failed:
     error: BaseException
 
 
-Report = Executed | Followed | SnapshotTaken | Quiesced | WentLive | Halted | Diverged | Failed
+Report = Executed | Followed | Copied | CopyFinished | CopyFailed | Quiesced | WentLive | Halted | Diverged | Failed

@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ftvm.errors import FtvmError
+from ftvm.errors import FtvmError, SnapshotError
+from ftvm.host.copying import MachineCopy
 from ftvm.host.pacing import Pacer
-from ftvm.host.reports import Diverged, Executed, Followed, Halted, Quiesced, Report, SnapshotTaken, WentLive
+from ftvm.host.reports import CopyFailed, Diverged, Executed, Followed, Halted, Quiesced, Report, WentLive
 from ftvm.log.entry import INPUT_SIZE_MAX, Action, Clock, Control, Digest, Entry, Horizon, Input
 from ftvm.machine.machine import Machine, StopReason
 
@@ -85,6 +86,7 @@ class Runner:
         self._next_digest_ns = 0
         self._digest_tick = machine.tick
         self.digest_due = False
+        self._copy: MachineCopy | None = None
         self.busy_ns = 0
         self.slices = 0
 
@@ -135,6 +137,8 @@ class Runner:
             return IDLE_WAIT_MAX_S
         if self.throttled:
             return IDLE_WAIT_MAX_S
+        if self._copy is not None and self._copy.stands:
+            return self._stand(self._copy)
         entries: list[Entry] = []
         now_ns = time.monotonic_ns()
         if self._idle:
@@ -244,8 +248,28 @@ class Runner:
         self._end_turn(entries, sample=False)
         self._report_halt()
 
-    def take_snapshot(self) -> None:
-        self._report(SnapshotTaken(self._machine.save()))
+    # Being copied, live
+
+    def copy(self, session: int, inventory: bytes) -> None:
+        try:
+            self._copy = MachineCopy(session, self._machine, inventory, self._report)
+        except SnapshotError as error:
+            self._report(CopyFailed(session, str(error)))
+
+    def copy_on(self, session: int) -> None:
+        if self._copy is not None and self._copy.session == session and self._copy.step():
+            self._copy = None
+
+    def cancel_copy(self, session: int) -> None:
+        if self._copy is not None and self._copy.session == session:
+            self._copy = None
+
+    def _stand(self, copy: MachineCopy) -> float:
+        left_s = copy.stand_left_s()
+        if left_s == 0:
+            self._copy = None
+            self._report(CopyFailed(copy.session, "the guest writes faster than it can be copied, even at rest"))
+        return left_s
 
     def quiesce(self) -> None:
         self.throttled = True

@@ -14,6 +14,14 @@ SESSION_BEATS_PER_TIMEOUT = 2.5
 """Sessions beat so slowly, where nothing else is sent: they are the second way, for networks that drop datagrams."""
 
 
+JOIN_WAIT_MS = 30_000
+JOIN_MS_PER_MIB = 100
+"""A joiner that takes less than 10 MiB/s is too slow to be waited for."""
+
+HASH_BYTES_PER_MIB = 256 * 16
+COPIES_MAX = 10
+"""So often a machine's memory is sent in one join at most, in bytes: see the rounds in `host/copying.py`."""
+
 BEAT_MARGIN_MS = 20
 
 
@@ -25,6 +33,9 @@ def of_core(config: Config, node: str) -> ReplicationConfig:
         timeout_ns=replication.detector_timeout_ms * NS_PER_MS,
         heartbeat_ns=int(replication.detector_timeout_ms * NS_PER_MS / SESSION_BEATS_PER_TIMEOUT),
         lag_ticks_max=replication.lag_max_ms * TICKS_PER_MS_MAX,
+        join_wait_ns=JOIN_WAIT_MS * NS_PER_MS + config.machine.ram_mib * JOIN_MS_PER_MIB * NS_PER_MS,
+        inventory_bytes_max=(config.machine.ram_mib + 1) * HASH_BYTES_PER_MIB,
+        copy_bytes_max=(config.machine.ram_mib + 1) * COPIES_MAX << 20,
     )
 
 

@@ -5,10 +5,13 @@ dirty; the machine's digest is the hash over all of them and the state array. To
 nobody writes, each digest also renews a slice of the others, round and round.
 """
 
+import mmap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from ftvm.machine.board import ROM_SIZE
 from ftvm.machine.devices.uart import OUT_WORDS
@@ -18,7 +21,9 @@ from ftvm.machine.hart import state as s
 PAGE = 4096
 SCRUB_PAGES = 256
 """Pages that a digest renews beyond the dirty ones: a machine of n pages is seen whole in n / 256 digests."""
-HASH_SIZE = 16
+HASH_WORDS = 2
+ZERO_HASH: NDArray[np.uint64] = np.frombuffer(xxhash.xxh3_128_digest(bytes(PAGE)), np.uint64)
+"""Of a page that is all zero."""
 
 
 class Memory:
@@ -37,8 +42,8 @@ class Memory:
         self._tlb = np.full(4 * c.DATA_TLB_ENTRIES, -1, np.int64)
         self._page_slot = np.full(self.pages, -1, np.int64)
         self._slots = np.full((3, c.SLOTS_MAX), -1, np.int64)
-        self._hashes = np.empty((self.pages, HASH_SIZE), np.uint8)
-        self._hashes[:] = np.frombuffer(xxhash.xxh3_128_digest(bytes(PAGE)), np.uint8)
+        self._hashes = np.empty((self.pages, HASH_WORDS), np.uint64)
+        self._hashes[:] = ZERO_HASH
         self._scrubbed = 0
         pointers: dict[int, Any] = {
             c.STATE_POINTER: self.state,
@@ -94,6 +99,14 @@ class Memory:
             nonzero += (np.flatnonzero(block.any(axis=1)) + first).tolist()
         return nonzero
 
+    def copy_bytes(self) -> NDArray[np.uint8]:
+        """Of RAM and ROM, into large pages: into small ones most of the time goes into their faults."""
+        area = mmap.mmap(-1, self.bytes.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        area.madvise(mmap.MADV_HUGEPAGE)
+        copy = np.frombuffer(area, np.uint8)
+        copy[:] = self.bytes
+        return copy
+
     def take_dirty(self, consumer: int) -> list[int]:
         """Pages written since this consumer (a DIRTY_* bit) last asked."""
         dirty: list[int] = np.flatnonzero(self.flags & consumer).tolist()
@@ -102,16 +115,27 @@ class Memory:
             self.flush_data_tlb()
         return dirty
 
+    def hash_pages(self, pages: Sequence[int]) -> NDArray[np.uint64]:
+        """Of these pages, as they are now: HASH_WORDS words each."""
+        view = memoryview(self.bytes.data)
+        digest = xxhash.xxh3_128_digest
+        found = b"".join([digest(view[page * PAGE : (page + 1) * PAGE]) for page in pages])
+        return np.frombuffer(found, np.uint64).reshape(-1, HASH_WORDS)
+
+    def rehash(self) -> bytes:
+        """Renews the hashes of all pages, and returns them; nothing if every page is zero."""
+        self.take_dirty(c.DIRTY_DIGEST)
+        self._hashes[:] = self.hash_pages(range(self.pages))
+        return self._hashes.tobytes() if (self._hashes != ZERO_HASH).any() else b""
+
     def digest(self, configuration: bytes) -> bytes:
         """16 bytes over pages, state and `configuration`."""
         first = self._scrubbed
         scrub = range(first, min(first + SCRUB_PAGES, self.pages))
         self._scrubbed = scrub.stop % self.pages
         hashes = self._hashes
-        view = memoryview(self.bytes.data)
-        for page in (*self.take_dirty(c.DIRTY_DIGEST), *scrub):
-            page_hash = xxhash.xxh3_128_digest(view[page * PAGE : (page + 1) * PAGE])
-            hashes[page] = np.frombuffer(page_hash, np.uint8)
+        renewed = [*self.take_dirty(c.DIRTY_DIGEST), *scrub]
+        hashes[renewed] = self.hash_pages(renewed)
         self.state[s.X_SINK] = 0
         whole = xxhash.xxh3_128(configuration)
         whole.update(hashes.data)

@@ -1,5 +1,6 @@
 """Engines with real machines and no processes: what one reports is kept in order, and may be fed to another."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -8,19 +9,21 @@ from ftvm.guests import with_rounds
 from ftvm.host.engine import Engine
 from ftvm.host.pacing import Pacer
 from ftvm.host.reports import (
+    Copied,
+    CopyFinished,
     Diverged,
     Executed,
     Failed,
     Followed,
     Halted,
     Report,
-    SnapshotTaken,
     WentLive,
 )
 from ftvm.host.runner import EngineConfig
 from ftvm.log.entry import Digest, Entry
 from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import Machine, Output
+from ftvm.machine.transfer import Incoming, TransferStatistics, page_hashes
 from tests.host.pair import image
 
 WAIT_S = 20.0
@@ -44,6 +47,8 @@ class Rig:
         self.entries: list[Entry] = []
         self.outputs: list[Output] = []
         self.reports: list[Report] = []
+        self.transfer: TransferStatistics | None = None
+        self._sessions = itertools.count(1)
         self._news = threading.Condition()
         self.engine = Engine(machine, pos, Pacer(machine.mtime, time.monotonic_ns()), config, self._notify)
         self.on_executed: Callable[[Executed], None] = lambda report: None
@@ -95,15 +100,31 @@ class Rig:
         self.engine.throttle(False)
         self.wait_for(WentLive)
 
-    def snapshot(self) -> tuple[int, bytes]:
-        """(log position, state) of a live engine."""
-        before = sum(isinstance(one, SnapshotTaken) for one in self.reports)
-        self.engine.snapshot()
-        taken = self.wait_for(SnapshotTaken, count=before + 1)
-        assert isinstance(taken, SnapshotTaken)
-        index = self.reports.index(taken)
-        earlier = [one for one in self.reports[:index] if isinstance(one, Executed)]
-        return self.pos + sum(len(one.entries) for one in earlier), taken.state
+    def copied(self, older: Machine | None = None) -> tuple[int, Machine]:
+        """A copy made while the engine goes on, into `older` (or an empty machine), and the log position it is at."""
+        machine = older or Machine(self.machine.board, self.machine.image)
+        if older is None:
+            machine.wipe()
+        incoming = Incoming(machine)
+        session = next(self._sessions)
+        self.engine.copy(session, page_hashes(machine))
+
+        def parts() -> list[Report]:
+            return [one for one in self.reports if isinstance(one, Copied | CopyFinished) and one.session == session]
+
+        while not (parts() and isinstance(parts()[-1], CopyFinished)):
+            before = len(parts())
+            self.engine.copy_on(session)
+            self.wait(lambda before=before: len(parts()) > before, "a part of the machine")  # type: ignore[misc]
+        *copied, finished = parts()
+        for part in copied:
+            assert isinstance(part, Copied)
+            for chunk in part.chunks:
+                incoming.collect(chunk)
+        assert isinstance(finished, CopyFinished)
+        self.transfer = incoming.finish(finished.record)
+        earlier = [one for one in self.reports[: self.reports.index(finished)] if isinstance(one, Executed)]
+        return self.pos + sum(len(one.entries) for one in earlier), machine
 
     def feed(self, entries: list[Entry]) -> None:
         self.engine.feed(tuple(entries), time.monotonic_ns())

@@ -7,6 +7,7 @@ import time
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -15,6 +16,7 @@ import ftvm
 from ftvm.demo.stage import Stage
 from ftvm.errors import ExitCode
 from ftvm.host import machine_room as room_module
+from ftvm.host.engine import Engine
 from ftvm.host.run import read_image
 from ftvm.machine.hart.control import DIRTY_ALL
 from ftvm.machine.machine import Machine
@@ -208,19 +210,17 @@ async def _arbiter_away(folder: Path) -> None:
 # ---- divergence
 
 
-class Different(Machine):
-    """A replica with one flipped bit of RAM: what bad memory does."""
+class Different(Engine):
+    """Of a replica with one flipped bit of RAM: what bad memory does after the copy was compared."""
 
-    @classmethod
-    def restore(cls, snapshot: bytes) -> Machine:
-        machine = Machine.restore(snapshot)
+    def __init__(self, machine: Machine, *arguments: Any) -> None:
         machine._memory.bytes[-100_000] ^= 1
         machine._memory.flags[:] |= DIRTY_ALL
-        return machine
+        super().__init__(machine, *arguments)
 
 
 def test_a_shadow_that_differs_says_so_and_never_goes_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room_module, "Machine", Different)
+    monkeypatch.setattr(room_module, "Engine", Different)
     run(_divergence, tmp_path)
 
 
@@ -241,7 +241,7 @@ async def _divergence_exit(folder: Path) -> None:
     script = (
         "import sys, ftvm.host.machine_room as room\n"
         "from tests.host.test_adversity import Different\n"
-        "room.Machine = Different\n"
+        "room.Engine = Different\n"
         "sys.argv = ['ftvm', *sys.argv[1:]]\n"
         "from ftvm.cli.main import main; main()\n"
     )

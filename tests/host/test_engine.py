@@ -31,7 +31,7 @@ def drive(live: Rig, seed: int, steps: int, offset: int = 0, *, takes_input: boo
                 live.engine.throttle(True)
                 live.engine.throttle(False)
             case 5:
-                live.snapshot()
+                live.copied()
             case 6:
                 live.engine.digest_now()
             case _:
@@ -83,15 +83,15 @@ def test_a_following_engine_repeats_a_live_one_whatever_happens_to_it(guest: str
 
 
 @pytest.mark.parametrize("guest", ["echo", "sieve"])
-def test_a_snapshot_in_mid_run_and_the_rest_of_the_log_are_the_whole_run(guest: str) -> None:
+def test_a_copy_in_mid_run_and_the_rest_of_the_log_are_the_whole_run(guest: str) -> None:
     live = Rig(new_machine(guest))
     live.go_live()
     offset = drive(live, 5, 20, takes_input=guest != "sieve")
-    pos, state = live.snapshot()
+    pos, copy = live.copied()
     drive(live, 6, 20, offset, takes_input=guest != "sieve")
     last = finish(live)
     assert 0 < pos < len(live.entries)
-    joined = assert_follows(live.entries[pos:], Machine.restore(state), pos)
+    joined = assert_follows(live.entries[pos:], copy, pos)
     assert joined.machine.digest() == last
 
 
@@ -160,20 +160,20 @@ def test_an_idle_guest_makes_no_log() -> None:
     logged = len(live.entries)
     for _ in range(5):
         before = len(live.reports)
-        live.engine.snapshot()  # a turn of the engine, seen from outside
-        live.wait(lambda before=before: len(live.reports) > before, "the snapshot")  # type: ignore[misc]
+        live.engine.copy(9, b"no inventory")  # a turn of the engine, seen from outside
+        live.wait(lambda before=before: len(live.reports) > before, "the refusal")  # type: ignore[misc]
     assert len(live.entries) <= logged + 2
     live.stop()
 
 
-def test_a_throttled_engine_stands_still_and_takes_snapshots() -> None:
+def test_a_throttled_engine_stands_still_and_is_copied() -> None:
     live = Rig(new_machine("sieve"))
     live.go_live()
     live.wait_for(Executed, count=3)
     live.engine.quiesce()
     live.wait_for(Quiesced)
     tick = live.engine.statistics().tick
-    assert live.snapshot()[1] == live.snapshot()[1]
+    assert live.copied()[1].digest() == live.copied()[1].digest()
     assert live.engine.statistics().tick == tick
     live.engine.throttle(False)
     live.wait(lambda: live.engine.statistics().tick > tick, "ticks")
