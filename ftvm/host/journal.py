@@ -1,13 +1,17 @@
 """A node's execution log on disk, which never runs ahead of what the pair agreed on.
 
 Entries are written once they are committed: what a primary logged and nobody acknowledged is a future that its death
-cancels, and must not be found on its disk as if it had happened. A disk that fails ends the journal, not the machine:
-the pair is what keeps the guest alive, the file is for replay.
+cancels, and must not be found on its disk as if it had happened.
+
+A disk that fails ends the journal, not the machine: the pair is what keeps the guest alive. But a log that goes on
+saying "this node is alone" while the machine goes on without it would one day be restarted from, and take back hours;
+so a log that cannot be gone on with is put aside. Where even that fails, no shadow can be admitted (`stuck`).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ from ftvm.host import logs
 from ftvm.host.welcome import MachineIdentity
 from ftvm.log.entry import Entry
 from ftvm.log.file import LogWriter, Sync
+from ftvm.log.resume import Fits, inspect, resume
+from ftvm.log.stamp import Held, Stamp
 
 WRITE_INTERVAL_NS = 50_000_000
 HELD_MAX = 1024
@@ -39,6 +45,8 @@ class Journal:
         self._start_size = 0
         self.trouble = ""
         """Why the journal ended early, if it did."""
+        self.stuck = False
+        """It did, and its log could not be put aside: it says for ever what its last stamp says."""
 
     @property
     def path_text(self) -> str:
@@ -53,12 +61,31 @@ class Journal:
         """For `ftvm status`."""
         return {"bytes": self.encoded_bytes, "path": self.path_text, "trouble": self.trouble}
 
-    def start(self, machine: MachineIdentity, pos: int, state: bytes) -> None:
-        """A new log that begins with this state of the machine. An older one at the path is set aside."""
+    def inspect(self, machine: str, fits: Fits) -> Held | None:
+        """What an earlier process left here. Reads the file: for a thread of its own."""
+        return None if self._path is None else inspect(self._path, machine, fits)
+
+    def reread(
+        self, stamp: Stamp, begin: Callable[[bytes, int], None], each: Callable[[Entry], None]
+    ) -> tuple[LogWriter, int]:
+        """See `resume`; for a thread of its own. What it returns is for `go_on`."""
+        assert self._path is not None
+        return resume(self._path, stamp, begin, each)
+
+    def go_on(self, writer: LogWriter, start_size: int) -> None:
+        """From here on the log of an earlier process is this one's."""
+        self._begin(writer.position)
+        self._writer, self._start_size = writer, start_size
+
+    def _begin(self, pos: int) -> None:
         self.close()
         self._held.clear()
         self._pos = self._committed = pos
-        self.trouble = ""
+        self.trouble, self.stuck = "", False
+
+    def start(self, machine: MachineIdentity, pos: int, state: bytes, stamp: Stamp) -> None:
+        """A new log that begins with this state of the machine. An older one at the path is set aside."""
+        self._begin(pos)
         if self._path is None:
             return
         try:
@@ -70,6 +97,7 @@ class Journal:
                 image_hash=machine.image_hash,
                 snapshot=state,
                 position=pos,
+                stamp=stamp,
                 sync=Sync.NEVER,
             )
             self._start_size = self._writer.size
@@ -108,6 +136,23 @@ class Journal:
             except LogError as error:
                 self._give_up(error)
 
+    def stamp(self, stamp: Stamp) -> None:
+        """After all that is committed."""
+        self.write()
+        if self._writer is not None:
+            try:
+                self._writer.stamp(stamp)
+            except LogError as error:
+                self._give_up(error)
+
+    def duplicate_fd(self) -> int | None:
+        """For whoever syncs the log in a thread of its own; None where there is no log."""
+        return None if self._writer is None else self._writer.duplicate_fd()
+
+    def sync_failed(self, error: OSError) -> None:
+        if self._writer is not None:
+            self._give_up(error)
+
     def close(self) -> None:
         self.write()
         writer, self._writer = self._writer, None
@@ -118,6 +163,12 @@ class Journal:
         self.trouble = str(error)
         self._held.clear()
         self.close()
+        assert self._path is not None
+        try:
+            _set_aside(self._path)
+        except (LogError, OSError) as worse:
+            self.stuck = self._path.exists()
+            self.trouble += f"; nor can it be put aside: {worse}"
         _log.error("the log ends here, the machine goes on", path=self.path_text, why=self.trouble)
 
 

@@ -8,6 +8,7 @@ it; what was fed to a machine that is still being restored waits for it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,8 +23,11 @@ from ftvm.host.engine import Engine, EngineStatistics
 from ftvm.host.journal import Journal
 from ftvm.host.node_statistics import Counters
 from ftvm.host.pacing import Pacer
+from ftvm.host.replay import compare, run_to
 from ftvm.host.welcome import MachineIdentity
 from ftvm.log.entry import Digest, Entry
+from ftvm.log.file import LogReader, LogWriter
+from ftvm.log.stamp import Held, Stamp
 from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import Machine
 from ftvm.replication import effects
@@ -32,9 +36,14 @@ from ftvm.replication.node import Node
 
 ENGINE_STOP_S = 2.0
 DIGEST_WAIT_S = 3.0
+REPLAY_NOTE_S = 2.0
+DEVICES = ("uart0",)
 
 MachineEffect = (
     effects.RestoreSnapshot
+    | effects.BootMachine
+    | effects.ReplayLog
+    | effects.WriteStamp
     | effects.Apply
     | effects.GoLive
     | effects.Throttle
@@ -86,9 +95,17 @@ class MachineRoom:
         """`wake` is called from the engine's thread when `take_reports` has something to do."""
         self._nursery, self._wake = nursery, wake
 
-    def start_cold(self) -> None:
-        """The machine as it is at power-on."""
-        self._install(self._first, pos=0, state=self._first.save())
+    async def inspect_log(self) -> Held | None:
+        """What an earlier process left in this node's log of this machine."""
+        self._journal.close()
+        return await trio.to_thread.run_sync(self._journal.inspect, self._config.machine.name, self._fits)
+
+    def _fits(self, log: LogReader) -> str:
+        if log.header.image_hash != self.identity.image_hash:
+            return f"is of a guest image that differs: {log.header.image_hash.hex()[:12]} there"
+        if log.header.config_hash != self.identity.config_hash:
+            return "is of a machine whose configuration differs"
+        return ""
 
     async def aclose(self) -> None:
         await self.stop_engine()
@@ -118,6 +135,14 @@ class MachineRoom:
                 self._owner.tell(core, lambda now: core.inventory_taken(session, b"", now))
             case effects.CancelCopy():
                 self._copied_for = None
+            case effects.BootMachine():
+                self._install(self._first, pos=0, state=self._first.save())
+            case effects.ReplayLog(stamp):
+                self._nursery.start_soon(self._replay, self._owner.core, stamp)
+            case effects.WriteStamp(number, stamp, wait):
+                self._journal.commit(self._owner.core.committed)
+                self._journal.stamp(stamp)
+                self._nursery.start_soon(self._sync, self._owner.core, number, wait)
             case effects.Apply():
                 self._apply(effect)
             case effects.GoLive(_):
@@ -154,6 +179,59 @@ class MachineRoom:
             self._install(machine, pos, state)
             self._owner.tell(core, core.restored)
 
+    async def _sync(self, core: Node, number: int, wait: bool) -> None:
+        fd = self._journal.duplicate_fd()
+        if fd is not None:
+            try:
+                await trio.to_thread.run_sync(os.fsync, fd)
+            except OSError as error:
+                self._journal.sync_failed(error)
+            finally:
+                os.close(fd)
+        if wait:
+            ok = not self._journal.stuck
+            self._owner.tell(core, lambda now: core.stamped(number, ok, now))
+
+    async def _replay(self, core: Node, stamp: Stamp) -> None:
+        await self.stop_engine()
+        told_s = trio.current_time()
+
+        def progress(tick: int) -> None:
+            nonlocal told_s
+            now_s = trio.from_thread.run_sync(trio.current_time)
+            if now_s - told_s >= REPLAY_NOTE_S:
+                told_s = now_s
+                trio.from_thread.run_sync(self._owner.note, f"replays its log: tick {tick} so far")
+
+        try:
+            machine, writer, start_size = await trio.to_thread.run_sync(self._reread, stamp, progress)
+        except FtvmError as error:
+            why, code = str(error), error.exit_code
+            self._owner.tell(core, lambda now: core.replay_failed(why, code, now))
+            return
+        self._journal.go_on(writer, start_size)
+        pos, tick = writer.position, machine.tick
+        outputs = {device: machine.output_offset(device) for device in DEVICES}
+        inputs = {device: machine.input_offset(device) for device in DEVICES}
+        self._start_engine(machine, pos)
+        self._owner.tell(core, lambda now: core.replayed(pos, tick, outputs, inputs, now))
+
+    def _reread(self, stamp: Stamp, progress: Callable[[int], None]) -> tuple[Machine, LogWriter, int]:
+        machines: list[Machine] = []
+
+        def begin(snapshot: bytes, _pos: int) -> None:
+            machines.append(Machine.restore(snapshot))
+
+        def each(entry: Entry) -> None:
+            run_to(machines[0], entry.tick, progress)
+            if isinstance(entry, Digest):
+                compare(machines[0], entry.digest)
+            else:
+                machines[0].apply(entry)
+
+        writer, start_size = self._journal.reread(stamp, begin, each)
+        return machines[0], writer, start_size
+
     def _apply(self, effect: effects.Apply) -> None:
         if self._fed_early is not None:
             self._fed_early.append(effect)  # the snapshot is still being restored
@@ -166,14 +244,18 @@ class MachineRoom:
 
     def _install(self, machine: Machine, pos: int, state: bytes) -> None:
         """The engine gets this machine; the journal starts anew with its state."""
-        config = settings.of_engine(self._config)
-        pacer = Pacer(machine.mtime, time.monotonic_ns())
-        self._journal.start(self.identity, pos, state)
-        self._engine = Engine(machine, pos, pacer, config, self._wake)
-        self._engine.start()
+        name, life = self._name, self._owner.core.life
+        stamp = Stamp(self._config.machine.name, name, life, 0, b"", 0, ())  # it does not count yet
+        self._journal.start(self.identity, pos, state, stamp)
+        self._start_engine(machine, pos)
         early, self._fed_early = self._fed_early or [], None
         for effect in early:
             self._apply(effect)
+
+    def _start_engine(self, machine: Machine, pos: int) -> None:
+        pacer = Pacer(machine.mtime, time.monotonic_ns())
+        self._engine = Engine(machine, pos, pacer, settings.of_engine(self._config), self._wake)
+        self._engine.start()
 
     def proceed(self, core: Node) -> None:
         """After every round of events: write what is committed, and have what was fed or injected seen to."""

@@ -74,7 +74,9 @@ class NodeShell:
         self._life: Life = os.urandom(LIFE_SIZE)
         return Node(settings.of_core(self._config, self._name), self._life)
 
-    async def run(self, links: Links, nursery: trio.Nursery, role: str, *, force: bool) -> Outcome:
+    async def run(
+        self, links: Links, nursery: trio.Nursery, role: str, *, force: bool = False, force_restart: bool = False
+    ) -> Outcome:
         """Start in `role` ("primary" or "shadow") and return when the core (or a fault) ends the node."""
         self._links, self._nursery = links, nursery
         wake = trio.lowlevel.current_trio_token().run_sync_soon
@@ -82,11 +84,12 @@ class NodeShell:
         nursery.start_soon(self._keep_time)
         try:
             await self._arbiter.read()  # better to hear now that it cannot be asked than at the failover
+            held = await self._room.inspect_log()
             if role == "primary":
-                self._room.start_cold()
-                self._event(lambda now: self._core.start_primary(now, force=force))
+                start = partial(self._core.start_primary, force=force, held=held, force_restart=force_restart)
             else:
-                self._event(lambda now: self._core.start_shadow(now))
+                start = partial(self._core.start_shadow, held=held)
+            self._event(start)
             await self._ended.wait()
         finally:
             links.close_all("the node stops")
@@ -236,9 +239,10 @@ class NodeShell:
     async def _start_over(self) -> None:
         await self._room.stop_engine()
         self._links.close_all("starts over")
+        held = await self._room.inspect_log()
         self._core = self._new_core()
         self._times = FailoverTimes()
-        self._event(lambda now: self._core.start_shadow(now))
+        self._event(partial(self._core.start_shadow, held=held))
 
     # ---- what the engine reports
 

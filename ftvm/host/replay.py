@@ -49,10 +49,10 @@ def replay_log(
         for entry in reader.entries():
             if until is not None and entry.tick > until:
                 break
-            _run_to(machine, entry.tick, progress)
+            run_to(machine, entry.tick, progress)
             count += 1
             if isinstance(entry, Digest):
-                _compare(machine, entry.digest)
+                compare(machine, entry.digest)
                 compared += 1
                 if wanted.get(entry.tick) == entry.digest:
                     del wanted[entry.tick]
@@ -62,7 +62,7 @@ def replay_log(
         else:
             _check_end(machine, until)
         if until is not None:
-            _run_to(machine, until, progress)
+            run_to(machine, until, progress)
         for tick, digest in wanted.items():
             raise DivergenceError(f"{path}: nothing in it has the digest {digest.hex()} at tick {tick}")
         return ReplayResult(machine.tick, machine.digest(), count, compared, machine.halt, reader.torn)
@@ -74,7 +74,8 @@ def _check_end(machine: Machine, until: int | None) -> None:
         raise LogError(f"--until {until}: the log ends at tick {machine.tick}")
 
 
-def _run_to(machine: Machine, tick: int, progress: Callable[[int], None] | None) -> None:
+def run_to(machine: Machine, tick: int, progress: Callable[[int], None] | None) -> None:
+    """Execute to `tick`, where the log's next entry is. Raises `DivergenceError` when the machine cannot get there."""
     while machine.tick < tick:
         stop = machine.run_until(min(tick, machine.tick + STEP_TICKS))
         machine.take_outputs()
@@ -84,7 +85,8 @@ def _run_to(machine: Machine, tick: int, progress: Callable[[int], None] | None)
             progress(machine.tick)
 
 
-def _compare(machine: Machine, digest: bytes) -> None:
+def compare(machine: Machine, digest: bytes) -> None:
+    """Raises `DivergenceError` when the machine has another digest."""
     ours = machine.digest()
     if ours != digest:
         raise DivergenceError(f"at tick {machine.tick} the digest is {ours.hex()}, and {digest.hex()} was logged")

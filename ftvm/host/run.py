@@ -56,6 +56,7 @@ async def run_node(
     role: str,
     *,
     force: bool = False,
+    force_restart: bool = False,
     task_status: trio.TaskStatus[NodeShell] = trio.TASK_STATUS_IGNORED,
 ) -> Outcome:
     """Run node `name` in `role` ("primary" or "shadow") until it ends.
@@ -73,7 +74,7 @@ async def run_node(
             shell = NodeShell(config, name, arbiter, board, image)
         except ImageError as error:
             raise ImageError(f"{config.machine.image}: {error}") from None
-        return await _run_shell(shell, config, name, role, contexts, force, task_status)
+        return await _run_shell(shell, config, name, role, contexts, (force, force_restart), task_status)
 
 
 async def _run_shell(
@@ -82,7 +83,7 @@ async def _run_shell(
     name: str,
     role: str,
     contexts: tuple[ssl.SSLContext, ssl.SSLContext],
-    force: bool,
+    forced: tuple[bool, bool],
     task_status: trio.TaskStatus[NodeShell],
 ) -> Outcome:
     node = config.node(name)
@@ -109,7 +110,7 @@ async def _run_shell(
                     await nursery.start(serve_control, node.control, handlers(shell))
                 task_status.started(shell)
                 _calm_collector()
-                outcome = await shell.run(links, nursery, role, force=force)
+                outcome = await shell.run(links, nursery, role, force=forced[0], force_restart=forced[1])
             except (FtvmError, ListenFailed) as error:
                 failure = error if isinstance(error, FtvmError) else FtvmError(str(error))
             nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""A list of entries to bytes and back: positional msgpack arrays, exactly one encoding per list.
+"""A list of entries, or a stamp, to bytes and back: positional msgpack arrays, exactly one encoding per list.
 
 An entry is `[tag, ticks since the entry before, fields…]`; the first entry of a list counts from tick 0,
 so that every list can be read alone. A Clock's `mtime` is coded the same way, as the difference to the Clock
@@ -25,12 +25,16 @@ from ftvm.log.entry import (
     Input,
     Tag,
 )
+from ftvm.log.stamp import LIFE_SIZE, MEMBERS_MAX, NAME_SIZE_MAX, Stamp
 
 ENTRIES_MAX = 4096
 """Entries in one encoded list."""
 
 ENCODED_SIZE_MAX = 256 * 1024
 """Bytes of one encoded list. Bounds a hostile one to some 15 MB of objects and some milliseconds."""
+
+STAMP_SIZE_MAX = 16 * 1024
+"""Bytes of one encoded stamp."""
 
 DEVICE_NAME_SIZE_MAX = 32
 MTIME_MAX = TICK_MAX
@@ -91,6 +95,43 @@ def split_entries(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
         yield entries[start:]
 
 
+def encode_stamp(stamp: Stamp) -> bytes:
+    """Fields in the order of the dataclass; members as [name, life]."""
+    members = [list(member) for member in stamp.members]
+    row = [stamp.machine, stamp.node, stamp.life, stamp.gen, stamp.holder_life, stamp.boot, members]
+    return bytes(msgpack.packb(row))
+
+
+def decode_stamp(encoded: bytes) -> Stamp:
+    """`LogError` when it is anything but what `encode_stamp` makes."""
+    if len(encoded) > STAMP_SIZE_MAX:
+        raise LogError(f"a stamp of {len(encoded)} bytes is larger than the {STAMP_SIZE_MAX} allowed")
+    row = _unpack(encoded, str_size_max=NAME_SIZE_MAX)
+    if type(row) is not list or len(row) != 7 or type(row[6]) is not list or len(row[6]) > MEMBERS_MAX:
+        raise LogError("a stamp has not the fields of one")
+    machine, node, life, gen, holder_life, boot, members = row
+    pairs = [tuple(member) if type(member) is list else () for member in members]
+    lives = [life, *(pair[1] for pair in pairs if len(pair) == 2)]
+    if not all(len(pair) == 2 and _is_name(pair[0]) for pair in pairs) or not all(_is_life(one) for one in lives):
+        raise LogError("a stamp has a member that is none")
+    if not (_is_name(machine) and _is_name(node) and (holder_life == b"" or _is_life(holder_life))):
+        raise LogError("a stamp has a wrong name or life")
+    if not (_is_int(gen, 0, TICK_MAX) and _is_int(boot, 0, TICK_MAX)):
+        raise LogError("a stamp has a generation that is none")
+    stamp = Stamp(machine, node, life, gen, holder_life, boot, tuple(pairs))
+    if encode_stamp(stamp) != encoded:
+        raise LogError("a stamp is not in canonical form")
+    return stamp
+
+
+def _is_name(value: object) -> bool:
+    return type(value) is str and value.isascii() and 0 < len(value) <= NAME_SIZE_MAX
+
+
+def _is_life(value: object) -> bool:
+    return type(value) is bytes and len(value) == LIFE_SIZE
+
+
 def _encode(entries: Sequence[Entry]) -> bytes:
     rows: list[Fields] = []
     tick = 0
@@ -114,13 +155,13 @@ def _encode(entries: Sequence[Entry]) -> bytes:
     return bytes(msgpack.packb(rows))
 
 
-def _unpack(encoded: bytes) -> Any:
+def _unpack(encoded: bytes, str_size_max: int = DEVICE_NAME_SIZE_MAX) -> Any:
     try:
         return msgpack.unpackb(
             encoded,
             max_array_len=ENTRIES_MAX,
             max_bin_len=INPUT_SIZE_MAX,
-            max_str_len=DEVICE_NAME_SIZE_MAX,
+            max_str_len=str_size_max,
             max_map_len=0,
             max_ext_len=0,
         )

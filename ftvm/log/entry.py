@@ -8,8 +8,9 @@ tick apply in log order. (DESIGN sections 4 and 5; Dunlap et al., ReVirt, OSDI 2
 from dataclasses import dataclass
 from enum import IntEnum
 
-LOG_VERSION = 1
-"""Goes up when the meaning of an entry, the guest-visible board or the instruction semantics change.
+LOG_VERSION = 2
+"""Goes up when the meaning of an entry, the guest-visible board, the instruction semantics, the layout of a log file or
+what the nodes say to each other changes.
 
 Two sides of different versions refuse each other at the handshake and name both.
 """

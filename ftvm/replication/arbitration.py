@@ -7,6 +7,11 @@ claim never expires. Both functions are pure: an adapter makes them durable befo
 A granted generation counts only once activated. A claimant that dies in between would take the machine with it;
 so whoever was in sync with the last *activated* generation may void the grant by claiming the next one. That is safe,
 for nothing is released in a generation before its activation, and activation is refused once a newer one is granted.
+
+After a loss of all nodes a machine goes on from a log on disk by a `RESTART` on the last activated generation, which
+likewise voids whatever was granted since. The arbiter sees to it that nobody goes on from an older one (but by the
+operator's force) and that only one does. That no other node holds *more* of that generation it cannot know: that is
+found out before the claim, see `ftvm.replication.restart`.
 """
 
 from dataclasses import dataclass
@@ -56,8 +61,8 @@ def _entitled(ledger: Ledger, claim: Claim) -> bool:
     base = ledger.record(claim.base)
     if base is None or base.life != claim.base_holder_life:
         return False
-    if claim.kind is Kind.VOID:
-        return ledger.last_activated == claim.base
+    if claim.kind in (Kind.VOID, Kind.RESTART):
+        return ledger.last_activated == claim.base or (claim.kind is Kind.RESTART and claim.force)
     return claim.base == ledger.current
 
 
@@ -71,6 +76,12 @@ class State(Enum):
     STARTING = auto()
     BOOTING = auto()
     """Claims a generation for a machine that starts cold."""
+    WAITING = auto()
+    """Has a log of an earlier life, and finds out who else holds what."""
+    REPLAYING = auto()
+    """Nobody holds more: the engine goes through the log to its end."""
+    RESTARTING = auto()
+    """Claims a generation for a machine that goes on from a log."""
     JOINING = auto()
     IN_SYNC = auto()
     SUSPECT = auto()
@@ -96,6 +107,13 @@ class State(Enum):
 class Cause(Enum):
     BOOT = auto()
     JOIN = auto()
+    HOLDS = auto()
+    """Started with a log of an earlier life."""
+    ENTITLED = auto()
+    """Nobody else may hold more than that log."""
+    REPLAYED = auto()
+    SUPERSEDED = auto()
+    """A restart was granted, and another generation before it was activated."""
     MARKED = auto()
     SESSION_LOST = auto()
     PRIMARY_DEAD = auto()
@@ -119,9 +137,12 @@ class Cause(Enum):
 
 
 TRANSITIONS: dict[State, dict[Cause, State]] = {
-    State.STARTING: {Cause.BOOT: State.BOOTING, Cause.JOIN: State.JOINING},
+    State.STARTING: {Cause.BOOT: State.BOOTING, Cause.JOIN: State.JOINING, Cause.HOLDS: State.WAITING},
     State.BOOTING: {Cause.GRANTED: State.ACTIVATING},
-    State.JOINING: {Cause.MARKED: State.IN_SYNC},
+    State.WAITING: {Cause.BOOT: State.BOOTING, Cause.JOIN: State.JOINING, Cause.ENTITLED: State.REPLAYING},
+    State.REPLAYING: {Cause.REPLAYED: State.RESTARTING},
+    State.RESTARTING: {Cause.GRANTED: State.ACTIVATING, Cause.REFUSED: State.WAITING},
+    State.JOINING: {Cause.MARKED: State.IN_SYNC, Cause.HOLDS: State.WAITING},
     State.IN_SYNC: {
         Cause.SESSION_LOST: State.SUSPECT,
         Cause.PRIMARY_DEAD: State.CLAIMING,
@@ -138,6 +159,7 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
         Cause.ALONE: State.SOLO,
         Cause.ACCOMPANIED: State.PROTECTED,
         Cause.REFUSED: State.FROZEN,
+        Cause.SUPERSEDED: State.WAITING,
     },
     State.CONSUMING: {Cause.ALONE: State.SOLO},
     State.SOLO: {Cause.ADMITTED: State.PROTECTED, Cause.FINAL: State.POWERING_OFF},

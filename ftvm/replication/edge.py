@@ -56,7 +56,8 @@ class InputAcked:
 
 @dataclass(frozen=True, slots=True)
 class StreamReset:
-    """The machine was started cold: this device's stream begins anew, and what was under way is lost."""
+    """The machine was started cold, or restarted from a log: another stream takes this one's place, and what was under
+    way is lost. Where it begins the node will say: after a restart offsets go on from those of the log."""
 
     device: str
 
@@ -108,6 +109,8 @@ class EdgeCore:
 
     def __init__(self, devices: tuple[str, ...] = ("uart0",)) -> None:
         self._streams: dict[str, _Stream | None] = dict.fromkeys(devices)
+        self._former: dict[str, _Stream] = {}
+        """A device's stream before the machine was restarted: how far it had come here."""
         self._early: dict[str, deque[tuple[bytes, bool]]] = {device: deque() for device in devices}
         self._generation = 0
         self._session: int | None = None
@@ -193,8 +196,9 @@ class EdgeCore:
             if device in self._streams:
                 self._meet(device, name)
         streams = [stream for stream in self._streams.values() if stream is not None]
-        have = {stream.name: stream.have for stream in streams if stream.have is not None}
-        acked = {stream.name: stream.acked for stream in streams if stream.acked is not None}
+        told = [*self._former.values(), *streams]
+        have = {stream.name: stream.have for stream in told if stream.have is not None}
+        acked = {stream.name: stream.acked for stream in told if stream.acked is not None}
         self._effects.append(SendNode(session, Attach(message.gen, have, acked)))
         for stream in streams:
             stream.confirmed = stream.have or 0
@@ -205,11 +209,12 @@ class EdgeCore:
         before = self._streams[device]
         if before is not None and before.name == name:
             return
+        self._streams[device] = _Stream(name)
         if before is None:
-            self._streams[device] = _Stream(name)
-        else:
-            self._effects.append(StreamReset(device))
-            self._streams[device] = _Stream(name, have=0, acked=0)
+            return
+        self._effects.append(StreamReset(device))
+        if before.have is not None or before.acked is not None:
+            self._former[device] = _Stream(before.name, before.have, before.acked)
 
     def _begin_inputs(self, device: str, offset: int) -> None:
         """The first input of ours has this offset."""

@@ -5,8 +5,10 @@ attached gets the committed outputs from where it says it stands, and every inpu
 are taken. A new generation detaches it: it hears `Live`, attaches again and repeats what was not acknowledged.
 """
 
+from dataclasses import dataclass
+
 from ftvm.errors import ProtocolError
-from ftvm.replication.effects import CloseEdge, InjectInput, SendEdge
+from ftvm.replication.effects import CloseEdge, InjectInput, Note, SendEdge
 from ftvm.replication.messages import (
     Attach,
     EdgeMessage,
@@ -15,6 +17,7 @@ from ftvm.replication.messages import (
     Input,
     InputAck,
     Live,
+    Offsets,
     Output,
     stream_device,
     stream_id,
@@ -23,6 +26,25 @@ from ftvm.replication.replica import Replica
 
 INPUT_WINDOW = 64 * 1024
 """Input units that an edge may have sent and not seen acknowledged, per stream."""
+
+
+@dataclass(slots=True)
+class Restarted:
+    """This node's machine went on from a log, of generation `base`, that ended at `pos` and `tick` with its streams at
+    these offsets. What an edge had beyond them is lost; None: no edge that was there before has told yet."""
+
+    base: int
+    pos: int
+    tick: int
+    how: str
+    outputs: Offsets
+    inputs: Offsets
+    lost_outputs: int | None = None
+    lost_inputs: int | None = None
+
+    @property
+    def lost_any(self) -> bool:
+        return bool(self.lost_outputs or self.lost_inputs)
 
 
 class EdgeSessions:
@@ -34,6 +56,7 @@ class EdgeSessions:
         self._owed: dict[str, int] = {}
         self._halt_told = False
         self.attached: int | None = None
+        self.restarted: Restarted | None = None
         self.live = False
         self.takes_input = False
         self.halted = False
@@ -145,7 +168,27 @@ class EdgeSessions:
             self._owed[device] = self._injected[device]
         self.attached = edge
         self._halt_told = False
+        self._count_lost(message)
         self.release()
+
+    def _count_lost(self, message: Attach) -> None:
+        """After a restart: what this edge has seen of the machine that this one does not know of."""
+        restarted = self.restarted
+        if restarted is None or restarted.lost_outputs is not None:
+            return
+        had, acked = (
+            {stream_device(name): offset for name, offset in table.items() if name != self._stream(stream_device(name))}
+            for table in (message.outputs_have, message.inputs_acked)
+        )
+        if not had and not acked:
+            return
+        restarted.lost_outputs, restarted.lost_inputs = (
+            sum(max(0, offset - table.get(device, offset)) for device, offset in theirs.items())
+            for theirs, table in ((had, restarted.outputs), (acked, restarted.inputs))
+        )
+        lost = f"{restarted.lost_outputs} units of output and {restarted.lost_inputs} of input"
+        said = "nothing that the edge saw is lost" if not restarted.lost_any else f"LOST: the edge had {lost} more"
+        self._replica.emit(Note(f"restarted at position {restarted.pos}, tick {restarted.tick}: {said}"))
 
     def _input(self, message: Input) -> None:
         device = stream_device(message.stream)

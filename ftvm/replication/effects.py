@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ftvm.errors import ExitCode
 from ftvm.log.entry import Action, Entry
+from ftvm.log.stamp import Stamp
 from ftvm.replication.messages import ArbiterRequest, EdgeMessage, PeerMessage
 
 
@@ -87,6 +88,29 @@ class RestoreSnapshot:
     state: bytes
     pos: int
     tick: int
+
+
+@dataclass(frozen=True, slots=True)
+class BootMachine:
+    """The engine gets the machine as it is at power-on, and a new log begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayLog:
+    """The engine's machine becomes what this node's log comes to at its end, every digest in it compared. The log goes
+    on from there, after `stamp`, which is on the disk before `replayed` is said (or `replay_failed`)."""
+
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStamp:
+    """Into the log, after all that is committed. With `wait`, `stamped` is said once it is on the disk, synced, or once
+    there is no log any more that could say otherwise. Where no log is kept, at once."""
+
+    number: int
+    stamp: Stamp
+    wait: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +214,9 @@ Effect = (
     | CancelCopy
     | CollectSnapshot
     | RestoreSnapshot
+    | BootMachine
+    | ReplayLog
+    | WriteStamp
     | Apply
     | GoLive
     | InjectInput

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from ftvm.log.stamp import Held
 from ftvm.replication.messages import Life
 
 
@@ -33,11 +34,17 @@ class Absence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Who answered a probe: its `life`, the generation it holds, and whether it takes joiners now."""
+    """Who answered a probe: its `life`, the generation it holds, and whether it takes joiners now.
+
+    `busy`: it has the machine in memory, or is about to, and will go on by itself. `held`: it has none, but waits with
+    this log of an earlier life. Neither: it holds nothing.
+    """
 
     life: Life
     gen: int
     live: bool
+    busy: bool = False
+    held: Held | None = None
 
 
 ProbeAnswer = Absence | Presence

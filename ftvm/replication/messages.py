@@ -26,6 +26,8 @@ class Kind(IntEnum):
     RECONFIGURE = 4
     OFF = 5
     VOID = 6
+    RESTART = 7
+    """By a node whose log on disk ends in the last activated generation, when nobody may hold more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Claim:
     holder: str = ""
     """The claimant's name, for people to read; nothing is decided by it."""
     force: bool = False
-    """Only with `Kind.BOOT`: the operator gives up whatever the newest record stands for."""
+    """Only by the operator's word: a `BOOT` gives up whatever the newest record stands for, a `RESTART` what came
+    after generation `base`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +179,13 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """From here on `members` count: who receives it with exactly `pos` entries held is in sync."""
+    """From here on `members` count: who receives it with exactly `pos` entries held is in sync. `names` are theirs, in
+    the same order: they go into the stamp of the log."""
 
     gen: int
     pos: int
     members: tuple[Life, ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,7 @@ class NewGeneration:
     gen: int
     pos: int
     members: tuple[Life, ...]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +298,8 @@ class Halted:
 class Attach:
     """By stream id: what the edge has of the outputs, and what of its inputs was acknowledged to it.
 
-    A stream that is not named is new to the edge (it was restarted): it takes up where the node says.
+    A stream that is not named is new to the edge (one of the two was restarted): it takes up where the node says. The
+    stream that a named device had before a restart of the machine is named too: it tells what was lost by that.
     """
 
     gen: int

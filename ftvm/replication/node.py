@@ -34,43 +34,29 @@ from ftvm.replication.messages import (
     Kind,
     Ledger,
     Life,
+    Mark,
+    NewGeneration,
     PeerMessage,
     Read,
     Refused,
 )
 from ftvm.replication.primary import Stage
 from ftvm.replication.replica import ReplicationConfig
-from ftvm.replication.succession import Halt, Succession
+from ftvm.replication.succession import Halt
+from ftvm.replication.waiting import Waiting
 
 WATCHING = frozenset({State.JOINING, State.IN_SYNC, State.SUSPECT})
 """States in which the silence of the primary means something."""
 
 
-class Node(Succession):
+class Node(Waiting):
     """See the module. `life` is 16 random bytes, never used before. Methods are events; each returns its effects,
     to be carried out in order. After `Exit` or `StartOver` events have no effect any more."""
 
     def __init__(self, config: ReplicationConfig, life: Life) -> None:
         super().__init__(config, life)
         self._beat_at_ns = 0
-        self._was_over = False
-
-    # ---- start
-
-    def start_primary(self, now_ns: int, *, force: bool = False) -> list[Effect]:
-        """Starts a machine cold. Granted only when there is no other, or `force` gives the other one up."""
-        self._enter(now_ns)
-        self._executing = True
-        self._force = force
-        self._step(Cause.BOOT)
-        self._claim(Kind.BOOT, want=1)
-        return self._leave()
-
-    def start_shadow(self, now_ns: int) -> list[Effect]:
-        self._enter(now_ns)
-        self._step(Cause.JOIN)
-        self._probe(*self._config.peers)
-        return self._leave()
+        self._hand_over_to = ""
 
     # ---- the arbiter
 
@@ -102,6 +88,8 @@ class Node(Succession):
             if follower.peer == peer:
                 self._primary.close(follower, "another session of this peer began")
                 self._lost_follower(follower)
+        if self._state is State.WAITING and self._is_live(peer):
+            self._step(Cause.JOIN)
         if self._state is State.JOINING and self._shadow.session is None and not self._shadow.tainted:
             self._shadow.attach(session, peer, life, now_ns)
         elif self._state in ACCEPTING and self._halt is None:
@@ -131,8 +119,8 @@ class Node(Succession):
             elif follower is not None:
                 follower.detector.heard(now_ns)
                 if self._primary.received(follower, message) and self._state in ACCEPTING and not self._halt:
-                    self._step(Cause.ADMITTED)
-                    self._primary.mark(follower, now_ns)
+                    joiner, members = (follower.peer, follower.life), self._primary.members()
+                    self._stamper.announce(session, joiner, ((member.peer, member.life) for member in members))
         except ProtocolError as error:
             self._replica.emit(Note(f"a peer broke the protocol: {error}"))
             if follower is None:
@@ -147,8 +135,12 @@ class Node(Succession):
         self._enter(now_ns)
         newer = isinstance(answer, Presence) and answer.live and answer.gen > self._replica.generation
         match self._state:
+            case State.WAITING:
+                self._heard_of(peer, answer)
             case State.JOINING if newer and self._shadow.session is None:
                 self._replica.emit(Join(peer))
+            case State.FROZEN if newer and self._leaves:
+                self._leave_for(peer)
             case State.SUSPECT | State.FROZEN if newer:
                 self._end(StartOver(f"{peer} is live in a newer generation"))
             case State.SUSPECT if peer == self._shadow.peer:
@@ -166,7 +158,10 @@ class Node(Succession):
     def _follow(self, message: PeerMessage) -> None:
         if self._state not in (State.JOINING, State.IN_SYNC):
             return
-        if not self._shadow.received(message):
+        news = self._shadow.received(message)
+        if isinstance(message, Mark | NewGeneration) and self._counts_in(message.gen):
+            self._stamper.marked((self._shadow.peer, self._shadow.primary_life), message)
+        if not news:
             return
         if self._state is State.JOINING:
             self._step(Cause.MARKED)
@@ -174,6 +169,23 @@ class Node(Succession):
         else:
             self._step(Cause.HANDED_OVER)
             self._claim(Kind.PROMOTE)
+
+    def _counts_in(self, gen: int) -> bool:
+        return self._shadow.in_sync and gen == self._replica.generation
+
+    def stamped(self, number: int, ok: bool, now_ns: int) -> list[Effect]:
+        """A stamp that was waited for is on the disk. Not `ok`: the log there says what it said, and stays."""
+        self._enter(now_ns)
+        session = self._stamper.announced(number)
+        follower = None if session is None else self._primary.followers.get(session)
+        if follower is not None and follower.stage is Stage.FOLLOWING and self._state in ACCEPTING and not self._halt:
+            if ok:
+                self._step(Cause.ADMITTED)
+                self._primary.mark(follower, now_ns)
+            else:
+                self._replica.emit(Note(f"{follower.peer} is not admitted: the log here would go on saying otherwise"))
+                self._primary.close(follower, "the log of the primary cannot be written, nor put aside")
+        return self._leave()
 
     # ---- the engine
 
@@ -216,7 +228,7 @@ class Node(Succession):
         self._enter(now_ns)
         if self._state is State.PROTECTED and not self._primary.running:
             self._step(Cause.QUIESCED)
-            self._primary.hand_over()
+            self._primary.hand_over(self._hand_over_to)
         return self._leave()
 
     def halted(self, tick: int, ok: bool, code: int, how: str, now_ns: int) -> list[Effect]:
@@ -285,15 +297,48 @@ class Node(Succession):
 
     # ---- the operator
 
-    def ask_hand_over(self, now_ns: int) -> list[Effect]:
-        """Gives the machine to the shadow, if there is one in sync; takes it back if that does not claim in time."""
+    def ask_hand_over(self, now_ns: int, *, to: str = "", leave: bool = False) -> list[Effect]:
+        """Gives the machine to the shadow, if there is one in sync; takes it back if that does not claim in time.
+
+        `to` names which one. With `leave` this node ends once the other is live, instead of joining it.
+        """
         self._enter(now_ns)
-        if self._state is State.PROTECTED and self._primary.running and self._halt is None:
+        if not self.hand_over_obstacle(to):
+            self._hand_over_to, self._leaves = to, leave
             self._primary.stand_still()
             self._primary.edges.takes_input = False
             self._since_ns = now_ns
             self._replica.emit(Quiesce())
         return self._leave()
+
+    def hand_over_obstacle(self, to: str = "") -> str:
+        """Why the machine cannot be handed over (to that node) now; "" if it can."""
+        members = {member.peer: member for member in self._primary.members()}
+        joiners = [one.peer for one in self._primary.followers.values() if one.peer not in members]
+        lag = max((self._replica.tick - one.tick for name, one in members.items() if to in ("", name)), default=0)
+        match self._state:
+            case _ if self._halt is not None:
+                return f"the guest has halted ({self._halt.how}, code {self._halt.code}): there is nothing to hand over"
+            case State.CEDING:
+                return "a hand-over is under way already"
+            case State.PROTECTED if not self._primary.running:
+                return "a hand-over is under way already"
+            case State.SOLO if joiners:
+                return f"{', '.join(joiners)} is joining and not in sync yet: wait until it is"
+            case State.SOLO:
+                return "no shadow is in sync: start one with `ftvm shadow`"
+            case State.PROTECTED if to and to not in members:
+                return f"{to} is not in sync" + (", it is joining: wait until it is" if to in joiners else ": start it")
+            case State.PROTECTED if lag > self._config.lag_ticks_max:
+                return f"the shadow is {lag} ticks behind (more than {self._config.lag_ticks_max}): ask again"
+            case State.PROTECTED:
+                return ""
+        return f"{self._config.name} does not run the machine live now ({self._state.name})"
+
+    def _leave_for(self, peer: str) -> None:
+        newest = self._ledger.records[-1]
+        self._stamper.left(newest.gen, newest.life)
+        self._end(Exit(ExitCode.OK, f"the machine runs on {peer} in generation {newest.gen}: this node has left it"))
 
     def ask_promote(self, now_ns: int) -> list[Effect]:
         """A shadow in sync claims now, as if its primary were dead."""
@@ -357,6 +402,9 @@ class Node(Succession):
         probing = self._now_ns >= self._probe_at_ns
         if self._primary.edges.attached is not None:
             self._edgeless_since_ns = self._now_ns
+        if self._state in ACCEPTING:
+            members = [(member.peer, member.life) for member in self._primary.members()]
+            self._stamper.withdraw(members, self._primary.followers)
         match self._state:
             case State.JOINING if self._shadow.session is None and probing:
                 self._probe(*config.peers)
@@ -364,6 +412,8 @@ class Node(Succession):
                 self._presume_dead(f"{self._shadow.peer} lives, but did not go on without this node")
             case State.SUSPECT if probing:
                 self._probe(self._shadow.peer)
+            case State.WAITING:
+                self._bide_waiting()
             case State.FROZEN:
                 self._bide_frozen(probing)
             case State.CEDING if waited_ns >= config.hand_over_wait_ns:
@@ -372,6 +422,7 @@ class Node(Succession):
                 self._lose_member()
             case State.PROTECTED if not self._primary.running and waited_ns >= config.hand_over_wait_ns:
                 self._primary.running = True
+                self._leaves = False
                 self._primary.edges.take_input()
             case State.SOLO | State.PROTECTED if self._halt is not None:
                 gate, edgeless_ns = self._replica.gate, self._now_ns - self._edgeless_since_ns
@@ -389,24 +440,3 @@ class Node(Succession):
         if mine and away_ns >= self._config.void_delay_ns:
             self._step(Cause.HOLDER_SILENT)
             self._claim(Kind.VOID, want=self._ledger.current + 1)
-
-    # ---- around every event
-
-    def _enter(self, now_ns: int) -> None:
-        """Time in which this process itself stood still says nothing about its peers."""
-        absence_ns = now_ns - self._now_ns
-        if self._state is not State.STARTING and absence_ns > 2 * self._config.heartbeat_ns:
-            excused_ns = absence_ns - self._config.heartbeat_ns
-            self._shadow.detector.excuse(excused_ns)
-            for follower in self._primary.followers.values():
-                follower.detector.excuse(excused_ns)
-        self._now_ns = max(self._now_ns, now_ns)
-        self._was_over = self._state is State.OVER
-
-    def _leave(self) -> list[Effect]:
-        if self._executing and self._state is not State.OVER:
-            if self._state in ACCEPTING and self._halt is None:
-                self._primary.copy_next(self._now_ns)
-            self._primary.govern()
-        effects, self._replica.effects = self._replica.effects, []
-        return [] if self._was_over else effects

@@ -16,6 +16,7 @@ class ReplicationConfig:
     name: str
     peers: tuple[str, ...]
     devices: tuple[str, ...] = ("uart0",)
+    machine: str = "machine"
     timeout_ns: int = 200 * MILLISECOND_NS
     """T: so long a silent peer is waited for."""
     heartbeat_ns: int = 50 * MILLISECOND_NS
@@ -28,6 +29,10 @@ class ReplicationConfig:
     off_wait_ns: int = 2000 * MILLISECOND_NS
     """A halted machine waits so long for an edge to attach and take the last outputs."""
     hand_over_wait_ns: int = 2000 * MILLISECOND_NS
+    refuse_after_ns: int = 2000 * MILLISECOND_NS
+    """A primary with an outdated log looks so long for a node that is live or has more, before it gives up."""
+    wait_note_ns: int = 5000 * MILLISECOND_NS
+    """Whoever waits for others before it goes on from its log says so this often."""
     join_wait_ns: int = 30_000 * MILLISECOND_NS
     """For a joiner's inventory, and then from the start of its copy to its `Ready`."""
     catch_up_wait_ns: int = 5_000 * MILLISECOND_NS

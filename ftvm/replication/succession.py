@@ -6,9 +6,11 @@ Every change of state goes through `_step`, which follows `arbitration.TRANSITIO
 from dataclasses import dataclass
 
 from ftvm.errors import ExitCode
+from ftvm.log.stamp import Held
 from ftvm.replication.arbitration import ACCEPTING, Cause, Claimant, State, successor
-from ftvm.replication.effects import AskArbiter, Exit, Frozen, GoLive, Note, Probe, StartOver
-from ftvm.replication.events import Presence
+from ftvm.replication.edge_sessions import Restarted
+from ftvm.replication.effects import AskArbiter, BootMachine, Effect, Exit, Frozen, GoLive, Note, Probe, StartOver
+from ftvm.replication.events import Presence, ProbeAnswer
 from ftvm.replication.messages import (
     Activate,
     Activated,
@@ -23,7 +25,12 @@ from ftvm.replication.messages import (
 from ftvm.replication.output_gate import OutputGate
 from ftvm.replication.primary import Follower, Primary, Stage
 from ftvm.replication.replica import Replica, ReplicationConfig
+from ftvm.replication.restart import Judgement
 from ftvm.replication.shadow import Shadow
+from ftvm.replication.stamper import Stamper
+
+EMPTY_HANDED = frozenset({State.STARTING, State.WAITING, State.REPLAYING, State.RESTARTING, State.OVER})
+"""States of a node that has no machine in memory with which it would go on by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,10 @@ class NodeStatus:
     primary: str
     lag_ticks: int
     edge_attached: bool
+    waits_for: str
+    """In `WAITING`: for what."""
+    restart: Restarted | None
+    """How this node's machine went on from its log, if it did."""
 
 
 @dataclass(slots=True)
@@ -59,11 +70,23 @@ class Succession:
         self._shadow = Shadow(self._replica)
         self._primary = Primary(self._replica)
         self._claimant = Claimant(config.claim_retry_ns)
+        self._stamper = Stamper(self._replica)
         self._state = State.STARTING
         self._executing = False
         """The engine runs freely, or did when it was last allowed to: the log is this node's own."""
         self._boots = False
         self._force = False
+        self._may_boot = False
+        self._force_restart = False
+        self._held: Held | None = None
+        """What this node's log has of an earlier life, until something else takes its place."""
+        self._read: Ledger | None = None
+        self._answers: dict[str, ProbeAnswer] = {}
+        self._judgement: Judgement | None = None
+        self._waits_for = self._said = ""
+        self._waits_since_ns = self._told_at_ns = self._read_at_ns = 0
+        self._leaves = False
+        self._was_over = False
         self._keep: tuple[Life, ...] = ()
         self._ledger = Ledger()
         self._halt: Halt | None = None
@@ -84,6 +107,10 @@ class Succession:
         return self._replica.generation
 
     @property
+    def life(self) -> Life:
+        return self._replica.life
+
+    @property
     def committed(self) -> int:
         """How much of the log every member holds; alone, all of it. A shadow does not know, and says 0."""
         return self._replica.gate.committed
@@ -101,7 +128,10 @@ class Succession:
     def presence(self) -> Presence:
         """For whoever asks who is here: goes into the handshake's answer."""
         live = self._state in ACCEPTING and self._halt is None
-        return Presence(self._replica.life, self._replica.generation, live)
+        untouched = self._state is State.JOINING and not self._shadow.tainted
+        busy = not live and not untouched and self._state not in EMPTY_HANDED
+        held = None if live or busy else self._held
+        return Presence(self._replica.life, self._replica.generation, live, busy, held)
 
     def heartbeat(self) -> Heartbeat:
         """For a way apart from the sessions: datagrams do not stall behind a lost segment."""
@@ -124,6 +154,8 @@ class Succession:
             self._shadow.peer,
             self.lag_ticks,
             self._primary.edges.attached is not None,
+            self._waits_for if self._state is State.WAITING else "",
+            self._primary.edges.restarted,
         )
 
     # ---- states
@@ -174,7 +206,10 @@ class Succession:
                 assert isinstance(request, Claim)
                 self._step(Cause.GRANTED)
                 self._keep = request.keep
-                self._boots = request.kind is Kind.BOOT
+                self._boots = request.kind in (Kind.BOOT, Kind.RESTART)
+                self._executing = self._executing or self._boots
+                if request.kind is Kind.BOOT:
+                    self._replica.emit(BootMachine())
                 self._ask(Activate(answer.gen, self._replica.life))
             case Activated():
                 self._activated(answer.gen)
@@ -189,10 +224,16 @@ class Succession:
             else:
                 newest = self._ledger.records[-1]
                 line = (
-                    f"generation {newest.gen} of this machine is held by {newest.holder or newest.life.hex()}: "
-                    "start this node as a shadow, or force a cold start and lose what that one holds"
+                    f"generation {newest.gen} of this machine is held by {newest.holder or newest.life.hex()}, and"
+                    f" {self._config.name} has no log of it to go on from: start this node as a shadow, or `--force` a"
+                    " cold start and lose what that one holds"
                 )
                 self._end(Exit(ExitCode.CLAIM_LOST, line))
+            return
+        if self._state is State.RESTARTING or (self._state is State.ACTIVATING and self._boots and self._held):
+            self._step(Cause.REFUSED if self._state is State.RESTARTING else Cause.SUPERSEDED)
+            self._boots = self._executing = False
+            self._read, self._read_at_ns = None, self._now_ns
             return
         if self._ledger.off:
             self._end(Exit(ExitCode.OK, "the machine was powered off"))
@@ -202,6 +243,7 @@ class Succession:
             if record is not None and record.life == self._shadow.primary_life and self._replica.life in record.keep:
                 self._step(Cause.KEPT)
                 self._replica.generation += 1
+                self._stamper.kept((self._shadow.peer, record.life), record.keep)
                 self._claim(Kind.PROMOTE)
                 return
         self._freeze()
@@ -222,6 +264,10 @@ class Succession:
         self._probe(*self._config.peers)
 
     def _learn(self, ledger: Ledger) -> None:
+        if self._state is State.WAITING:
+            self._read = ledger
+            self._judge()
+            return
         if self._state is not State.FROZEN or ledger.current < self._ledger.current:
             return
         self._ledger = ledger
@@ -243,7 +289,9 @@ class Succession:
         if self._boots or not self._executing:
             self._replica.emit(GoLive(self._replica.generation))
         self._executing = True
+        self._leaves = False
         primary.new_generation(self._keep)
+        self._stamper.activated(self._keep)
         self._step(Cause.ACCOMPANIED if self._keep else Cause.ALONE)
         primary.running = True
         primary.edges.go_live()
@@ -261,6 +309,8 @@ class Succession:
         match self._state:
             case State.JOINING if self._shadow.tainted:
                 self._end(StartOver("the session was lost before this node was in sync"))
+            case State.JOINING if self._held is not None:
+                self._step(Cause.HOLDS)
             case State.IN_SYNC:
                 self._step(Cause.SESSION_LOST)
                 self._probe(self._shadow.peer)
@@ -288,3 +338,28 @@ class Succession:
         """P10: with every output and acknowledgement delivered, and the sessions still open."""
         self._step(Cause.FINAL)
         self._claim(Kind.OFF)
+
+    # ---- around every event
+
+    def _enter(self, now_ns: int) -> None:
+        """Time in which this process itself stood still says nothing about its peers."""
+        absence_ns = now_ns - self._now_ns
+        if self._state is not State.STARTING and absence_ns > 2 * self._config.heartbeat_ns:
+            excused_ns = absence_ns - self._config.heartbeat_ns
+            self._shadow.detector.excuse(excused_ns)
+            for follower in self._primary.followers.values():
+                follower.detector.excuse(excused_ns)
+        self._now_ns = max(self._now_ns, now_ns)
+        self._was_over = self._state is State.OVER
+
+    def _leave(self) -> list[Effect]:
+        if self._executing and self._state is not State.OVER:
+            if self._state in ACCEPTING and self._halt is None:
+                self._primary.copy_next(self._now_ns)
+            self._primary.govern()
+        effects, self._replica.effects = self._replica.effects, []
+        return [] if self._was_over else effects
+
+    def _judge(self) -> None:
+        """With a log of an earlier life, and news of the arbiter or of a peer: what follows. See `Waiting`."""
+        raise NotImplementedError

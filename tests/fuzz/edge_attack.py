@@ -40,7 +40,7 @@ class EdgeAttack(RuleBasedStateMachine):
                     assert self.delivered in (None, offset), "a gap or a repetition"
                     self.delivered = offset + len(data)
                 case e.StreamReset():
-                    self.delivered = 0
+                    self.delivered = None
                 case e.Fault(session, _) if session == self.attached:
                     self.attached = None
         assert self.core.generation >= self.fence, "the fence fell"

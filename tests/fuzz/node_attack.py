@@ -59,6 +59,7 @@ class NodeAttack(RuleBasedStateMachine):
         self.copying: int | None = None
         self.inventory_due: int | None = None
         self.quiesce_due = False
+        self.stamps: list[int] = []
         self.ledger = m.Ledger()
         self.requests: list[m.ArbiterRequest] = []
         self.over = False
@@ -112,6 +113,9 @@ class NodeAttack(RuleBasedStateMachine):
             case fx.Quiesce():
                 assert engine is not None
                 engine.throttled = self.quiesce_due = True
+            case fx.WriteStamp(number, _, wait):
+                if wait:
+                    self.stamps.append(number)
             case fx.TakeInventory(session):
                 self.inventory_due = session
             case fx.CopyMachine(session, _):
@@ -194,6 +198,7 @@ class NodeAttack(RuleBasedStateMachine):
             self._say(m.Inventory(THEM[0], b"", True))
             self.copy("is finished", 1)
             self._say(m.Ready(1, THEM[0]))
+            self.stamp_is_on_the_disk(True)
         states = {"protected": State.PROTECTED, "in sync": State.IN_SYNC, "solo": State.SOLO}
         assert self.node.state is states.get(scene, self.node.state)
 
@@ -319,6 +324,11 @@ class NodeAttack(RuleBasedStateMachine):
         session, self.inventory_due = self.inventory_due, None
         assert session is not None
         self.perform(self.node.inventory_taken(session, bytes(size), self.now))
+
+    @precondition(lambda self: self.stamps and not self.over)
+    @rule(ok=st.booleans())
+    def stamp_is_on_the_disk(self, ok: bool) -> None:
+        self.perform(self.node.stamped(self.stamps.pop(), ok, self.now))
 
     @precondition(lambda self: self.quiesce_due and not self.over)
     @rule()

@@ -1,5 +1,6 @@
 """The journal holds what was committed and nothing else; a disk that fails ends it, and only it."""
 
+import errno
 import os
 import resource
 import signal
@@ -14,9 +15,12 @@ from ftvm.host.journal import KEPT_LOGS_MAX, Journal
 from ftvm.host.welcome import MachineIdentity
 from ftvm.log.entry import Entry, Horizon
 from ftvm.log.file import LogReader
+from ftvm.log.stamp import Stamp
 
 MACHINE = MachineIdentity(b"c" * 16, b"i" * 16)
 STATE = b"the state at the start"
+STAMP = Stamp("machine", "alpha", b"l" * 16, 0, b"", 0, ())
+ALONE = Stamp("machine", "alpha", b"l" * 16, 1, b"l" * 16, 1, (("alpha", b"l" * 16),))
 
 
 def entries_of(path: Path) -> list[Entry]:
@@ -33,7 +37,7 @@ def horizons(first: int, count: int) -> tuple[Entry, ...]:
 def test_what_is_not_committed_is_not_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "a.ftlog"
     journal = Journal(path)
-    journal.start(MACHINE, 100, STATE)
+    journal.start(MACHINE, 100, STATE, STAMP)
     journal.append(horizons(1, 3))
     assert entries_of(path) == []
     journal.commit(102)  # in the middle of what was reported together: it stays together
@@ -54,7 +58,7 @@ def test_what_is_not_committed_is_not_on_the_disk(tmp_path: Path) -> None:
 def test_the_log_starts_with_the_state_and_its_position(tmp_path: Path) -> None:
     path = tmp_path / "a.ftlog"
     journal = Journal(path)
-    journal.start(MACHINE, 7, STATE)
+    journal.start(MACHINE, 7, STATE, STAMP)
     journal.append(horizons(1, 1))
     journal.commit(8)
     journal.write()
@@ -70,7 +74,7 @@ def test_an_earlier_log_is_set_aside_and_never_overwritten(tmp_path: Path) -> No
     path = tmp_path / "a.ftlog"
     journal = Journal(path)
     for count in (1, 2, 3):
-        journal.start(MACHINE, 0, STATE)
+        journal.start(MACHINE, 0, STATE, STAMP)
         journal.append(horizons(1, count))
         journal.commit(count)
         journal.write()
@@ -83,7 +87,7 @@ def test_too_many_earlier_logs_end_the_journal_with_words(tmp_path: Path) -> Non
     for name in ("a.ftlog", *(f"a.ftlog.{number}" for number in range(1, KEPT_LOGS_MAX + 1))):
         (tmp_path / name).touch()
     journal = Journal(path)
-    journal.start(MACHINE, 0, STATE)
+    journal.start(MACHINE, 0, STATE, STAMP)
     assert "move them away" in journal.trouble
     journal.append(horizons(1, 1))
     journal.commit(1)
@@ -93,12 +97,53 @@ def test_too_many_earlier_logs_end_the_journal_with_words(tmp_path: Path) -> Non
 
 def test_no_path_no_file(tmp_path: Path) -> None:
     journal = Journal(None)
-    journal.start(MACHINE, 0, STATE)
+    journal.start(MACHINE, 0, STATE, STAMP)
     journal.append(horizons(1, 1))
     journal.commit(1)
     journal.write()
     assert (journal.trouble, journal.path_text, journal.encoded_bytes) == ("", "", 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stamp_stands_after_all_that_was_committed_and_before_what_was_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.ftlog"
+    journal = Journal(path)
+    journal.start(MACHINE, 0, STATE, STAMP)
+    journal.append(horizons(1, 3))
+    journal.commit(3)
+    journal.append(horizons(4, 2))
+    journal.stamp(ALONE)
+    held = journal.inspect("machine", lambda _log: "")
+    assert held is not None
+    assert (held.stamp, held.pos, held.tick) == (ALONE, 3, 3)
+    journal.commit(5)
+    journal.close()
+    held = journal.inspect("machine", lambda _log: "")
+    assert held is not None
+    assert (held.stamp, held.pos, held.tick) == (ALONE, 5, 5)
+
+
+def test_a_log_that_can_neither_be_stamped_nor_put_aside_is_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.ftlog"
+    journal = Journal(path)
+    journal.start(MACHINE, 0, STATE, STAMP)
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(os, "write", refuse)
+    journal.stamp(ALONE)
+    monkeypatch.undo()
+    assert journal.stuck
+    assert "nor can it be put aside" in journal.trouble
+    held = journal.inspect("machine", lambda _log: "")
+    assert held is not None
+    assert held.stamp == STAMP
+    journal.start(MACHINE, 0, STATE, STAMP)
+    assert not journal.stuck
 
 
 @contextmanager
@@ -117,7 +162,7 @@ def files_end_at(size: int) -> Iterator[None]:
 def assert_ends_in_order(path: Path) -> None:
     """Writes until the journal gives up; what it wrote before is whole, and its file is closed."""
     journal = Journal(path)
-    journal.start(MACHINE, 0, STATE)
+    journal.start(MACHINE, 0, STATE, STAMP)
     open_files = len(os.listdir("/proc/self/fd"))
     tick = 1
     while not journal.trouble:
@@ -132,7 +177,8 @@ def assert_ends_in_order(path: Path) -> None:
     journal.commit(tick)
     journal.write()
     journal.close()
-    written = entries_of(path)
+    assert not path.exists(), "a log that ends early is put aside: nobody may go on from it by mistake"
+    written = entries_of(path.with_name(f"{path.name}.1"))
     assert written == list(horizons(1, len(written)))
     assert written
 
@@ -155,5 +201,5 @@ def test_a_full_disk_ends_the_journal_and_not_the_node(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_trouble_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     journal = Journal(tmp_path / "file" / "a.ftlog")
-    journal.start(MACHINE, 0, STATE)
+    journal.start(MACHINE, 0, STATE, STAMP)
     assert journal.trouble

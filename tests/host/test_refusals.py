@@ -15,6 +15,7 @@ import trio
 from ftvm.demo.resp import open_resp
 from ftvm.demo.stage import Stage, prepare
 from ftvm.errors import ExitCode
+from ftvm.log.entry import LOG_VERSION
 from tests.host.pair import LOOPBACK, RAM_MIB, WAIT_S, image, run_command, the_one_line
 from transport.certificates import create_authority, issue
 
@@ -207,7 +208,7 @@ def test_a_shadow_of_another_log_version_is_refused_and_both_versions_are_named(
         check=False,
     )
     assert done.returncode == ExitCode.REFUSED, done.stderr
-    assert "log version 1 is spoken here and 2 there" in the_one_line(done.stderr)
+    assert f"log version {LOG_VERSION} is spoken here and {LOG_VERSION + 1} there" in the_one_line(done.stderr)
     assert_unharmed(live)
 
 

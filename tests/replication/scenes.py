@@ -68,7 +68,10 @@ def joined(node: Node, session: int = SHADOW, life: bytes = PEER, now: int = 3) 
     copying(node, session, life, now, name=name)
     effects = node.copy_finished(session, b"state", now)
     assert isinstance(only(effects, fx.Send).message, m.Snapshot)
-    effects = node.received(session, m.Ready(node.generation, life), now)
+    stamp = only(node.received(session, m.Ready(node.generation, life), now), fx.WriteStamp)
+    assert stamp.wait
+    assert (name, life) in stamp.stamp.members
+    effects = node.stamped(stamp.number, True, now)
     assert isinstance(some(effects, fx.Send)[-1].message, m.Mark)
 
 
@@ -99,6 +102,9 @@ def in_sync(log: tuple[Entry, ...] = (Horizon(5),)) -> Node:
         effects = node.received(SHADOW, m.Log(1, 7, log, {"uart0": 2}), 5)
         assert effects == [fx.Apply(7, log)], "a joiner acknowledges nothing"
     effects = node.received(SHADOW, m.Mark(1, 7 + len(log), (ME,)), 6)
-    assert effects == [fx.Send(SHADOW, m.Ack(1, ME, 7 + len(log), 7 + len(log), 3))]
+    acked, stamped = effects
+    assert acked == fx.Send(SHADOW, m.Ack(1, ME, 7 + len(log), 7 + len(log), 3))
+    assert isinstance(stamped, fx.WriteStamp)
+    assert (stamped.stamp.gen, stamped.stamp.holder_life, stamped.stamp.names) == (1, PEER, {"me", "peer"})
     assert node.state is State.IN_SYNC
     return node

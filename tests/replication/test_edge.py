@@ -91,8 +91,25 @@ def test_a_cold_boot_resets_the_streams() -> None:
     edge = attached()
     edge.client_input("uart0", b"lost with the old machine")
     effects = edge.received(NEW, Live(2, ("uart0@2",)))
-    assert effects == [StreamReset("uart0"), SendNode(NEW, Attach(2, {"uart0@2": 0}, {"uart0@2": 0}))]
-    assert edge.client_input("uart0", b"x") == [SendNode(NEW, Input(2, "uart0@2", 0, b"x", 0))]
+    former = SendNode(NEW, Attach(2, {}, {UART: 0}))
+    assert effects == [StreamReset("uart0"), former], "where its streams begin, the node says"
+    assert edge.client_input("uart0", b"x") == []
+    assert edge.received(NEW, InputAck(2, "uart0@2", 0)) == [SendNode(NEW, Input(2, "uart0@2", 0, b"x", 0))]
+
+
+def test_after_a_restart_streams_go_on_where_the_node_says_and_the_edge_says_what_it_had() -> None:
+    edge = attached()
+    edge.received(OLD, Output(1, UART, 0, b"seen"))
+    edge.client_input("uart0", b"in")
+    edge.received(OLD, InputAck(1, UART, 2))
+    effects = edge.received(NEW, Live(2, ("uart0@2",)))
+    assert effects == [StreamReset("uart0"), SendNode(NEW, Attach(2, {UART: 4}, {UART: 2}))]
+    assert edge.received(NEW, Output(2, "uart0@2", 3, b"N")) == [Deliver("uart0", 3, b"N", False)]
+    assert edge.client_input("uart0", b"x") == []
+    assert edge.received(NEW, InputAck(2, "uart0@2", 1)) == [SendNode(NEW, Input(2, "uart0@2", 1, b"x", 4))]
+    # The next node, live before anything was confirmed to it, hears of both.
+    third = edge.received(OLD, Live(3, ("uart0@2",)))
+    assert third[0] == SendNode(OLD, Attach(3, {UART: 4, "uart0@2": 4}, {UART: 2, "uart0@2": 1}))
 
 
 def test_the_window_bounds_what_is_not_acknowledged() -> None:

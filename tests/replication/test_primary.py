@@ -134,7 +134,9 @@ def test_losing_one_of_two_members_names_who_stays() -> None:
     assert outputs(effects) == b"", "frozen while claiming"
     node.arbiter_answered(m.Granted(2, ME), 13)
     effects = node.arbiter_answered(m.Activated(2, ME), 14)
-    assert fx.Send(SHADOW, m.NewGeneration(2, 1, (PEER,))) in effects
+    assert fx.Send(SHADOW, m.NewGeneration(2, 1, (PEER,), (f"peer of {SHADOW}",))) in effects
+    stamp = only(effects, fx.WriteStamp).stamp
+    assert (stamp.gen, stamp.members) == (2, (("me", ME), (f"peer of {SHADOW}", PEER)))
     assert node.state is State.PROTECTED
     assert outputs(node.edge_received(EDGE, m.Attach(2, {}, {}), 15)) == b"x"
 

@@ -200,6 +200,11 @@ class Host(Process):
             case fx.RestoreSnapshot():
                 engine.restore(effect.state)
                 self.report("restored")
+            case fx.BootMachine():
+                pass  # a new engine has the machine as it is at power-on
+            case fx.WriteStamp():
+                if effect.wait:
+                    self.tell(int(cluster.clock.random.random() * 20 * MS), "stamped", effect.number, True)
             case fx.Apply():
                 engine.follow(effect.pos, effect.entries)
             case fx.GoLive():
