@@ -159,7 +159,7 @@ def likely_request(chance: random.Random, ledger: Ledger) -> Claim | Activate:
     return Claim(want, max(0, base), holder, life, kind, keep, "beta", force=chance.random() < 0.05)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_answers_are_those_of_the_pure_rule(service: Service, seed: int) -> None:
     """Three clients that ask in turn, and start anew at any time, get what one ledger in memory would answer."""
     chance, oracle, granted = random.Random(seed), Oracle(), 0
