@@ -75,6 +75,23 @@ async def kill_joiner(scene: Scene) -> None:
     scene.cluster.join(victim)
 
 
+async def kill_both(scene: Scene, first: str) -> None:
+    """Both at once, and then back, one after the other: the machine goes on from what is on their disks. Nothing that
+    was acknowledged before the disks had it is lost; what came later would be, and said so."""
+    names = scene.node(first), scene.other(first)
+    cluster = scene.cluster
+    await scene.strike()
+    async with scene.silence():
+        for name in names:
+            cluster.signal(name, signal.SIGKILL)
+        for name in names:
+            await cluster.kill(name)
+        cluster.join(names[0])
+        await trio.sleep(scene.chance.uniform(0.0, 2.0))
+        cluster.join(names[1])
+    await scene.recovered(generations=1)
+
+
 # ---- processes that stop, and come back as if nothing had happened
 
 
@@ -268,6 +285,8 @@ FAULTS = (
     Fault("kill-primary-then-primary", partial(kill_in_turn, first="primary"), (2, 2), 10, "kill"),
     Fault("kill-shadow-then-primary", partial(kill_in_turn, first="shadow"), (2, 2), 5),
     Fault("kill-joiner", kill_joiner, (1, 2), 5),
+    Fault("kill-both-primary-back", partial(kill_both, first="primary"), (1, 1), 5),
+    Fault("kill-both-shadow-back", partial(kill_both, first="shadow"), (1, 1), 5),
     Fault("stop-primary", partial(stop, role="primary"), (1, 1), 80, "silence"),
     Fault("stop-shadow", partial(stop, role="shadow"), (1, 1), 20, "silence"),
     Fault("pause-primary", partial(pause, role="primary"), (0, 0), 5),

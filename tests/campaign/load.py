@@ -52,6 +52,9 @@ class Load:
         self.answered_ns: list[int] = []
         self.surprises: list[str] = []
         self.ended = trio.Event()
+        self._may_speak = trio.Event()
+        self._may_speak.set()
+        self._under_way = 0
         self.steady = False
         """While set nobody leaves by itself: what a change of clients costs is no part of what a fault costs."""
 
@@ -61,6 +64,17 @@ class Load:
             for client in range(CLIENTS):
                 nursery.start_soon(self._client, client, stop)
         self.ended.set()
+
+    async def hush(self) -> None:
+        """No new operations until `speak`, and nobody connected; returns when none is under way any more."""
+        self._may_speak = trio.Event()
+        self.steady = False
+        while self._under_way:
+            self._progress = trio.Event()
+            await self._progress.wait()
+
+    def speak(self) -> None:
+        self._may_speak.set()
 
     async def answers(self, count: int, since: int | None = None) -> None:
         """Wait for so many more answers, from now on or from the `since`-th."""
@@ -93,6 +107,7 @@ class Load:
 
     async def _client(self, number: int, stop: trio.Event) -> None:
         while not stop.is_set():
+            await self._may_speak.wait()
             try:
                 async with self._connected() as client:
                     await self._turn(client, number, stop)
@@ -105,7 +120,7 @@ class Load:
             op, name, value = self._choose()
             await self._operate(client, number, op, self.key(name), value)
             left -= 1
-            if stop.is_set():
+            if stop.is_set() or not self._may_speak.is_set():
                 return
         if self._chance.random() < CUT_SHARE:
             op, name, value = self._choose()
@@ -123,15 +138,17 @@ class Load:
 
     async def _operate(self, client: Connection, number: int, op: Op, key: str, value: bytes) -> None:
         operation = Operation(number, op, key, value, time.monotonic_ns())
+        self._under_way += 1
         try:
             answer = await client.call(*_words(operation))
             operation = operation.answered(answer if not isinstance(answer, list) else None, time.monotonic_ns())
             self.answered_ns.append(operation.returned_ns or 0)
-            self._progress.set()
         except RespError as error:
             self.surprises.append(f"{operation}: {error}")
         finally:
+            self._under_way -= 1
             self.history.append(operation)
+            self._progress.set()
 
     async def _cut(self, number: int, op: Op, key: str, value: bytes, client: Connection) -> None:
         """Send it, and be gone: nobody knows whether it takes effect."""

@@ -31,6 +31,9 @@ AFTER_ANSWERS = 25
 QUIET_S = 0.1
 """So long after a death, answers that were released before it may still be on their way."""
 
+WRITTEN_S = 0.3
+"""So long after the last answer a log on disk certainly has it: a node writes every 50 ms what it has committed."""
+
 POLL_S = 0.01
 NS_PER_MS = 1_000_000
 
@@ -110,6 +113,16 @@ class Scene:
         await trio.sleep(seconds)
         if len(self._load.answered_ns) != before:
             self.violations.append(f"{len(self._load.answered_ns) - before} answers while nobody could be live")
+
+    @asynccontextmanager
+    async def silence(self) -> AsyncIterator[None]:
+        """No client says anything for as long as the block lasts; what they were told before is on every disk."""
+        await self._load.hush()
+        await trio.sleep(WRITTEN_S)
+        try:
+            yield
+        finally:
+            self._load.speak()
 
     async def protected(self) -> None:
         """Wait until the machine is protected again, and see anew who is who."""

@@ -17,7 +17,8 @@ SNAP_SIZE = 128
 RECEIVE_BUFFER = 8 << 20
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 IPPROTO_TCP = 6
-PACKET_OUTGOING = 4
+PACKET_HOST = 0
+"""Meant for this host; a switch also sends others' frames here until it knows where they live."""
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class Capture:
                 frame, address = self._socket.recvfrom(SNAP_SIZE)
             except BlockingIOError:
                 break
-            if address[1] == ETH_P_IP and address[2] != PACKET_OUTGOING:
+            if address[1] == ETH_P_IP and address[2] == PACKET_HOST:
                 self._count(frame)
         _, dropped = struct.unpack("II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         self._dropped += dropped
