@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import trio
 from cyclopts import Parameter
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Operations = Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))]
 Kills = Annotated[int, Parameter(validator=Number(gte=1, lte=100))]
+Arbiter = Literal["directory", "witness", "etcd"]
 KILLS_SHOWN_MAX = 5
 
 
@@ -32,6 +33,7 @@ def demo(
     *,
     operations: Operations = 2500,
     kills: Kills = 1,
+    arbiter: Arbiter = "directory",
     keep: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
@@ -46,16 +48,18 @@ def demo(
         Acknowledged operations on each side of a kill.
     kills
         How often to kill whichever node is live, with re-protection between.
+    arbiter
+        Who grants generations: a folder, ftvm's own witness, or an etcd (Debian: etcd-server) started for this.
     keep
         Leave the survivor and the edge running, and say how to connect.
     as_json
         Print one JSON object as the last line.
     """
     prepared_kernel()
-    return trio.run(_demo, operations, kills, keep, as_json)
+    return trio.run(_demo, operations, kills, arbiter, keep, as_json)
 
 
-async def _demo(operations: int, kills: int, keep: bool, as_json: bool) -> int:
+async def _demo(operations: int, kills: int, arbiter: str, keep: bool, as_json: bool) -> int:
     from ftvm.demo.run import run_demo
     from ftvm.demo.stage import open_stage
     from ftvm.guests import path as guest_path
@@ -68,8 +72,8 @@ async def _demo(operations: int, kills: int, keep: bool, as_json: bool) -> int:
 
     folder = Path(tempfile.mkdtemp(prefix="ftvm-demo-"))
     image = guest_path("kv").read_bytes()
-    tell("starting two nodes and an edge: mutual TLS, one arbiter folder, kv.elf (RV64IMAC, bare metal)")
-    async with open_stage(folder, image) as stage:
+    tell(f"starting two nodes and an edge: mutual TLS, arbiter: {arbiter}, kv.elf (RV64IMAC, bare metal)")
+    async with open_stage(folder, image, arbiter=arbiter) as stage:
         tell(f"protected: alpha (pid {stage.pid('alpha')}) is live, beta (pid {stage.pid('beta')}) follows in lockstep")
         with _view(as_json) as show:
             result = await run_demo(stage, operations=operations, kills=kills, tell=tell, show=show)

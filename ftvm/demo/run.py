@@ -20,7 +20,8 @@ import trio
 
 from ftvm.demo.load import Audit, Ledger, Loader
 from ftvm.demo.resp import open_resp
-from ftvm.demo.stage import NODES, Stage, find_tool
+from ftvm.demo.stage import NODES, Stage
+from ftvm.demo.system import find_tool
 from ftvm.demo.verify import logs_of, verify_replays
 from ftvm.errors import DivergenceError, FtvmError
 

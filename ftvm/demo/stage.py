@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,9 @@ from typing import Any
 import trio
 
 from ftvm.config import Config, load
+from ftvm.credentials import WITNESS, role_of
+from ftvm.demo.arbiters import ARBITER, section_of, start_arbiter
+from ftvm.demo.system import free_ports
 from ftvm.errors import FtvmError, NotProtected
 from ftvm.host.control import ask
 from transport.certificates import create_authority, issue
@@ -35,7 +35,7 @@ ram_mib = {ram_mib}
 [replication]
 {replication}
 [arbiter]
-path = "arbiter"
+{arbiter}
 
 [nodes.alpha]
 listen = "127.0.0.1:{alpha}"
@@ -55,7 +55,7 @@ certificates = "certs"
 
 
 class Stage:
-    """The processes by name: `alpha` and `beta`, and `edge`."""
+    """The processes by name: `alpha` and `beta`, `edge`, and `arbiter` where it is one."""
 
     def __init__(self, folder: Path, config: Config) -> None:
         self.folder = folder
@@ -69,10 +69,14 @@ class Stage:
         return self.config.edge.listen.port
 
     def start(self, name: str, *words: str) -> None:
-        """Start `ftvm WORDS...` as process `name`; what it says goes to NAME.out in the folder."""
+        """Start `ftvm WORDS...` as process `name`; see `run`."""
+        self.run(name, [sys.executable, "-m", "ftvm", *words])
+
+    def run(self, name: str, command: Sequence[str]) -> None:
+        """Start a program as process `name`; what it says goes to NAME.out in the folder."""
         with (self.folder / f"{name}.out").open("ab") as out:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "ftvm", *words],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -167,18 +171,6 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 def prepare(
     folder: Path,
     image: bytes,
@@ -187,20 +179,23 @@ def prepare(
     ram_mib: int = 64,
     sessions: str = "break",
     replication: dict[str, Any] | None = None,
+    arbiter: str = "directory",
 ) -> Config:
-    """Certificates, image and `machine.toml` for a pair and an edge on loopback."""
+    """Certificates, image and `machine.toml` for a pair, an edge and an arbiter of this kind, on loopback."""
     (folder / "guest.elf").write_bytes(image)
     create_authority(folder / "authority", machine)
     for name in NODES:
         issue(folder / "authority", folder / "certs" / name, "node", name)
     issue(folder / "authority", folder / "certs" / EDGE, "edge", EDGE)
-    (folder / "arbiter").mkdir(mode=0o700)
-    alpha, beta, edge = free_ports(3)
+    issue(folder / "authority", folder / "certs" / WITNESS, role_of(WITNESS), WITNESS)
+    (folder / ARBITER).mkdir(mode=0o700)
+    alpha, beta, edge, arbiter_port = free_ports(4)
     settings = "".join(f"{key} = {value}\n" for key, value in (replication or {}).items())
     text = _TEMPLATE.format(
         machine=machine,
         ram_mib=ram_mib,
         replication=settings,
+        arbiter=section_of(arbiter, arbiter_port),
         alpha=alpha,
         beta=beta,
         edge=edge,
@@ -218,6 +213,7 @@ async def open_stage(folder: Path, image: bytes, **options: Any) -> AsyncIterato
     """
     stage = Stage(folder, prepare(folder, image, **options))
     try:
+        await start_arbiter(stage)
         stage.start_node("alpha", "primary")
         stage.start_node("beta", "shadow")
         stage.start(EDGE, "edge", str(stage.toml))
@@ -225,8 +221,3 @@ async def open_stage(folder: Path, image: bytes, **options: Any) -> AsyncIterato
         yield stage
     finally:
         await trio.to_thread.run_sync(stage.stop)
-
-
-def find_tool(name: str) -> str | None:
-    """A program of the user's machine, such as `redis-cli`."""
-    return shutil.which(name, path=os.environ.get("PATH"))

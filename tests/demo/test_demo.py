@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.arbiter.services import need
+
 FIELDS = {"acknowledged", "lost", "duplicated", "gap_ms", "generation", "digest_match", "log_bytes", "ticks"}
 
 
@@ -31,3 +35,20 @@ def test_the_demo_loses_nothing_and_says_so_in_its_last_line(tmp_path: Path) -> 
     assert 0 < said["gap_ms"] < 10_000
     assert said["log_bytes"] > 0
     assert said["ticks"] > 0
+
+
+@pytest.mark.parametrize("arbiter", ["witness", "etcd"])
+def test_the_demo_runs_on_every_kind_of_arbiter(arbiter: str, tmp_path: Path) -> None:
+    if arbiter == "etcd":
+        need("etcd", "etcd-server")
+    done = subprocess.run(
+        [sys.executable, "-m", "ftvm", "demo", "--json", "--operations", "100", "--arbiter", arbiter],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"arbiter: {arbiter}" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["ok"] is True
