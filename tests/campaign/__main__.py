@@ -52,8 +52,6 @@ def main() -> int:
         trio.run(_until_told, rounds, options, tell)
     except (FtvmError, NetworkError) as error:
         failure = str(error)
-    except KeyboardInterrupt:
-        failure = "interrupted"
     if not outcomes:
         print(f"tests.campaign: {failure}", file=sys.stderr)
         return 1
@@ -63,19 +61,22 @@ def main() -> int:
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
         report.write(options.json, plain, outcomes, summary)
     if len(outcomes) < len(rounds):
-        failure = failure or "too many rounds broke their machine"
+        broken = any(outcome.violations for outcome in outcomes)
+        failure = failure or ("too many rounds broke their machine" if broken else "it was told to stop")
         print(f"tests.campaign: ended after {len(outcomes)} of {len(rounds)} rounds: {failure}", file=sys.stderr)
         return 1
     return int(summary["violations"] > 0)
 
 
-async def _until_told(rounds: list[Fault], options: argparse.Namespace, tell: Callable[[Outcome], None]) -> None:
-    """SIGTERM ends it in order, as SIGINT does."""
+async def _until_told(
+    rounds: list[Fault], options: argparse.Namespace, tell: Callable[[Outcome], None]
+) -> None:
+    """SIGTERM and SIGINT end it in order: nothing of its network is left behind."""
 
     async def listen() -> None:
-        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for _ in signals:
-                raise KeyboardInterrupt
+                nursery.cancel_scope.cancel()
 
     async with open_background() as nursery:
         nursery.start_soon(listen)
