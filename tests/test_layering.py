@@ -68,6 +68,7 @@ SANS_IO = {
     "transport.frame",
     "transport.handshake",
     "transport.session",
+    "transport.resume",
     "transport.heartbeat",
     "ftvm.arbiter.steps",
     "ftvm.arbiter.witness_codec",
