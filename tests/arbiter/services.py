@@ -193,13 +193,15 @@ class Witness(Service):
 
 
 class Etcd(Service):
-    """One member. `options` are further flags of etcd."""
+    """One member, of a cluster of its own or of `Etcd.cluster`. `options` are further flags of etcd."""
 
     kind = "etcd"
 
     def __init__(self, folder: Path, *options: str, scheme: str = "http") -> None:
         super().__init__(folder)
         self.port, self._peer_port = free_port(), free_port()
+        self._peer = f"http://{LOOPBACK}:{self._peer_port}"
+        self._members = f"{folder.name}={self._peer}"
         self._program = need("etcd", "etcd-server")
         self._options = options
         self.tls: ssl.SSLContext | None = None
@@ -209,17 +211,35 @@ class Etcd(Service):
         return make_config(ArbiterConfig(kind="etcd", endpoints=(f"http://{LOOPBACK}:{port or self.port}",)), machine)
 
     def start(self) -> None:
-        peer = f"http://{LOOPBACK}:{self._peer_port}"
+        self.launch()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        self._wait(self.is_ready)
+
+    def launch(self) -> None:
+        """Like `start`, but for a member that may have to wait for others."""
         self._spawn(
             self._program,
+            *("--name", self.folder.name, "--initial-cluster", self._members),
             *("--data-dir", str(self.store), "--logger", "zap", "--log-outputs", "stderr"),
             *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
-            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-            *("--initial-cluster", f"default={peer}"),
-            *("--heartbeat-interval", "10", "--election-timeout", "100"),
+            *("--listen-peer-urls", self._peer, "--initial-advertise-peer-urls", self._peer),
+            *("--heartbeat-interval", "20", "--election-timeout", "200"),
             *self._options,
         )
-        self._wait(self.is_ready)
+
+    @classmethod
+    def cluster(cls, folder: Path, size: int) -> "list[Etcd]":
+        """Members of one cluster, not started."""
+        members = []
+        for number in range(size):
+            own = folder / f"member-{number}"
+            own.mkdir()
+            members.append(cls(own))
+        for member in members:
+            member._members = ",".join(f"{one.folder.name}={one._peer}" for one in members)
+        return members
 
     def is_ready(self) -> bool:
         try:

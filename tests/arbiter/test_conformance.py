@@ -89,12 +89,18 @@ RULES: list[tuple[Claim | Activate, bool]] = [
     (promote(4, C, A, Kind.SOLO), True),
     (Activate(4, A), True),
     (promote(5, A, A, Kind.RECONFIGURE), True),
-    (promote(6, A, A, Kind.OFF), True),
-    (promote(7, A, B), False),  # off
-    (Activate(6, A), False),
-    (Claim(7, 0, b"", B, Kind.BOOT), True),  # off: a cold boot is welcome
-    (Claim(8, 0, b"", C, Kind.BOOT), False),
-    (Claim(8, 0, b"", C, Kind.BOOT, force=True), True),
+    (Claim(6, 3, C, C, Kind.RESTART), False),  # 4 counted after 3
+    (Claim(6, 4, B, C, Kind.RESTART), False),  # holder mismatch
+    (Claim(6, 4, A, C, Kind.RESTART), True),  # 5 never counted
+    (Claim(7, 3, C, B, Kind.RESTART), False),
+    (Claim(7, 3, C, B, Kind.RESTART, force=True), True),
+    (promote(8, B, A, Kind.OFF), True),
+    (promote(9, A, B), False),  # off
+    (Claim(9, 4, A, B, Kind.RESTART), False),  # off
+    (Activate(8, A), False),
+    (Claim(9, 0, b"", B, Kind.BOOT), True),  # off: a cold boot is welcome
+    (Claim(10, 0, b"", C, Kind.BOOT), False),
+    (Claim(10, 0, b"", C, Kind.BOOT, force=True), True),
 ]
 
 
@@ -150,8 +156,8 @@ def likely_request(chance: random.Random, ledger: Ledger) -> Claim | Activate:
     if chance.random() < 0.35:
         holder = ledger.records[-1].life if ledger.records and chance.random() < 0.8 else life
         return Activate(max(1, current - (chance.random() < 0.2)), holder)
-    kind = chance.choice([Kind.BOOT, Kind.VOID, Kind.OFF, *[Kind.PROMOTE] * 3, Kind.SOLO, Kind.RECONFIGURE])
-    base = ledger.last_activated if kind is Kind.VOID else current - (chance.random() < 0.1)
+    kind = chance.choice([*Kind, *[Kind.PROMOTE] * 3])
+    base = ledger.last_activated if kind in (Kind.VOID, Kind.RESTART) else current - (chance.random() < 0.1)
     held = ledger.record(base)
     holder = held.life if held and chance.random() < 0.9 else life
     want = current + 1 if chance.random() < 0.9 else current

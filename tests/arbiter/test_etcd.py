@@ -2,9 +2,10 @@
 
 import base64
 import json
+import signal
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from ftvm.arbiter.client import Arbiter
 from ftvm.arbiter.etcd import RESPONSE_SIZE_MAX
 from ftvm.config import ArbiterConfig
 from ftvm.errors import ArbiterError, CertificateError
-from ftvm.replication.messages import Activate, Activated, Granted, Ledger, Read, Refused
+from ftvm.replication.messages import Activate, Activated, ArbiterAnswer, Claim, Granted, Ledger, Read, Refused
 from tests.arbiter.services import LOOPBACK, MACHINE, Etcd, encoded, free_port, make_config
-from tests.arbiter.test_conformance import A, B, boot, run
+from tests.arbiter.test_conformance import A, B, boot, promote, run
 from transport.testing import open_chaos_proxy
 
 HEADER = {"cluster_id": "7", "member_id": "1", "revision": "5", "raft_term": "2"}
@@ -194,6 +195,45 @@ def test_the_members_are_tried_in_turn_and_who_answered_is_asked_first(etcd: Etc
                 assert "no leader" in str(caught.value)
 
     run(main)
+
+
+def test_a_cluster_of_three_goes_on_without_one_and_waits_without_two(tmp_path: Path) -> None:
+    """The member that is asked first is stopped and set going again: what it says then is right, or no answer."""
+    members = Etcd.cluster(tmp_path, 3)
+
+    async def main() -> None:
+        async with asked(*(member.url for member in members)) as arbiter:
+            assert await arbiter.ask(boot(A)) == Granted(1, A)
+            members[0].signal(signal.SIGSTOP)
+            assert await eventually(arbiter, Activate(1, A)) == Activated(1, A)
+            assert await eventually(arbiter, promote(2, A, B)) == Granted(2, B)
+            members[0].signal(signal.SIGCONT)
+            async with asked(members[0].url) as behind:
+                assert isinstance(await eventually(behind, promote(2, A, A)), Refused)
+            for member in members[1:]:
+                member.kill()
+            with pytest.raises(ArbiterError):
+                await arbiter.ask(Activate(2, B))
+            members[2].launch()
+            assert await eventually(arbiter, Activate(2, B)) == Activated(2, B)
+            assert await arbiter.ask(promote(2, A, B)) == Granted(2, B)
+
+    try:
+        for member in members:
+            member.launch()
+        members[0].wait_ready()
+        run(main)
+    finally:
+        for member in members:
+            member.kill()
+
+
+async def eventually(arbiter: Arbiter, request: Claim | Activate) -> ArbiterAnswer:
+    """As a node does it: asked again until there is an answer."""
+    while True:
+        with suppress(ArbiterError):
+            return await arbiter.ask(request)
+        await trio.sleep(0.05)
 
 
 def test_no_proxy_of_the_environment_is_asked(etcd: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:

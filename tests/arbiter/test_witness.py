@@ -149,6 +149,20 @@ def test_a_store_of_another_machine_is_not_served_by_a_library_either(tmp_path: 
     run(main)
 
 
+def test_a_folder_that_goes_back_under_a_running_witness_is_no_answer_to_anybody(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with served(tmp_path) as port:
+            async with asked(port) as arbiter:
+                assert await arbiter.ask(boot(A)) == Granted(1, A)
+                assert await arbiter.ask(Activate(1, A)) == Activated(1, A)
+            os.unlink(tmp_path / "step-000000000002")
+            async with asked(port) as newcomer:
+                with pytest.raises(ArbiterError, match="are gone"):
+                    await newcomer.ask(Activate(1, A))
+
+    run(main)
+
+
 # ---- who may ask
 
 
