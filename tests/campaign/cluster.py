@@ -21,6 +21,7 @@ from ftvm.errors import FtvmError
 from ftvm.guests import path as guest_path
 from ftvm.replication.messages import Ledger
 from tests.namespaces import Network, open_network
+from tests.namespaces.network import is_leftover, own_name
 from transport.certificates import create_authority, issue
 
 MACHINE = "campaign"
@@ -195,13 +196,17 @@ def prepare(folder: Path, timeout_ms: int) -> Config:
 
 @contextmanager
 def open_disks(folder: Path) -> Iterator[None]:
-    """A small file system for each host that writes: full disks are real ones."""
+    """A small file system for each host that writes: full disks are real ones. Those of killed runs are removed."""
+    for line in Path("/proc/mounts").read_text().splitlines():
+        source, target = line.split()[:2]
+        if is_leftover(source):
+            _mount("umount", "-l", target)
     mounted: list[Path] = []
     try:
         for name in (*NODES, WITNESS):
             path = folder / "disks" / name
             path.mkdir(parents=True)
-            _mount("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", f"ftvm-{name}", str(path))
+            _mount("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=700", own_name(name), str(path))
             mounted.append(path)
         yield
     finally:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -16,7 +20,9 @@ from tests.campaign.load import longest_gap_ns
 from tests.campaign.run import run
 from tests.campaign.scene import Outcome, Scene
 from tests.namespaces import require_namespaces
+from tests.namespaces.network import NAMESPACES
 
+ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_MS = 400
 """The detector's: this computer also runs other tests."""
 
@@ -89,6 +95,21 @@ def test_a_round_that_goes_wrong_says_so(
     (outcome,) = campaign([Fault("kill-primary", story, generations, 0)], tmp_path)
     assert complaint in "\n".join(outcome.violations)
     assert (tmp_path / "round-1" / "alpha.out").exists()
+
+
+def test_a_campaign_that_is_told_to_stop_leaves_nothing_behind() -> None:
+    require_namespaces()
+    words = [sys.executable, "-m", "tests.campaign", "--only", "pause-shadow", "--rounds", "1000"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as campaign:
+        assert campaign.stdout is not None
+        first = campaign.stdout.readline()
+        assert f"ftvm-{campaign.pid}-" in "".join(os.listdir(NAMESPACES))
+        campaign.send_signal(signal.SIGTERM)
+        said = first + campaign.stdout.read()
+    assert campaign.returncode == 1
+    assert "it was told to stop" in said
+    assert "Traceback" not in said
+    assert f"ftvm-{campaign.pid}-" not in "".join(os.listdir(NAMESPACES))
 
 
 def test_a_plan_of_full_size_has_the_kills_stops_and_partitions_that_are_asked_for() -> None:

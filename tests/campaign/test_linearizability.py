@@ -44,7 +44,8 @@ def test_a_sequence_with_right_answers_is_accepted_and_a_wrong_answer_is_not() -
         did(Op.DEL, b"", 12, 13, 0),
     ]
     assert explained(*right)
-    for number, wrong in enumerate([b"x", "no", 3, 3, b"2", 0, 1]):
+    answers: list[Answer] = [b"x", "no", 3, 3, b"2", 0, 1]
+    for number, wrong in enumerate(answers):
         broken = list(right)
         broken[number] = broken[number].answered(wrong, right[number].returned_ns or 0)
         assert not explained(*broken)

@@ -40,7 +40,7 @@ PREFIX_LENGTH = 24
 CLONE_NEWNET = 0x40000000
 """linux/sched.h; os.setns comes with Python 3.12 only."""
 
-_NAME = re.compile(r"ftvm-(\d+)-(\d+)-\d+-[a-z0-9]+")
+_NAME = re.compile(r"ftvm-(\d+)-(\d+)-[a-z0-9-]+")
 _SWITCH = "switch"
 _BRIDGE = "bridge0"
 _REFUSALS = (("-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"), ("-j", "REJECT"))
@@ -161,7 +161,7 @@ def open_network(addresses: Mapping[str, str]) -> Iterator[Network]:
     subnets = {ipaddress.ip_interface(f"{address}/{PREFIX_LENGTH}").network for address in addresses.values()}
     assert len(subnets) == 1, f"hosts of one network need one subnet: {subnets}"
     remove_leftovers()
-    prefix = f"ftvm-{os.getpid()}-{_started(os.getpid())}-{next(_networks)}"
+    prefix = own_name(str(next(_networks)))
     switch = f"{prefix}-{_SWITCH}"
     hosts = {
         name: Host(name, address, f"{prefix}-{name}", number)
@@ -196,16 +196,22 @@ def _set_up(host: Host, others: Sequence[Host]) -> None:
     _do("ip", "-n", host.namespace, "-batch", "-", said="\n".join(steps))
 
 
+def own_name(what: str) -> str:
+    """A name for something of this process that outlives it if it is killed, and that can be told to have outlived."""
+    return f"ftvm-{os.getpid()}-{_started(os.getpid())}-{what}"
+
+
+def is_leftover(name: str) -> bool:
+    """Whether this is an `own_name` of a process that is no more."""
+    match = _NAME.fullmatch(name)
+    return match is not None and _started(int(match[1])) != int(match[2])
+
+
 def remove_leftovers() -> None:
     """The networks of processes that are no more, by their names."""
     if not NAMESPACES.is_dir():
         return
-    leftovers = []
-    for path in NAMESPACES.iterdir():
-        match = _NAME.fullmatch(path.name)
-        if match and _started(int(match[1])) != int(match[2]):
-            leftovers.append(path.name)
-    _remove(leftovers)
+    _remove([path.name for path in NAMESPACES.iterdir() if is_leftover(path.name)])
 
 
 def _remove(namespaces: Sequence[str]) -> None:
@@ -261,7 +267,7 @@ def _do(*words: str, said: str = "") -> str:
         raise NetworkError(f"{' '.join(words)}: {error}") from None
     if done.returncode:
         raise NetworkError(f"{' '.join(words)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
-    return done.stdout
+    return str(done.stdout)
 
 
 def missing() -> str:
@@ -271,7 +277,7 @@ def missing() -> str:
         return f"network namespaces: apt-get install {' '.join(packages)}"
     if os.geteuid():
         return "network namespaces need root: run the tests as root"
-    probe = f"ftvm-{os.getpid()}-{_started(os.getpid())}-0-probe"
+    probe = own_name("probe")
     try:
         _do("ip", "netns", "add", probe)
         _do("ip", "netns", "del", probe)
