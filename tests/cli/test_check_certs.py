@@ -1,4 +1,5 @@
 import json
+import shutil
 import stat
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def machine_toml(tmp_path: Path) -> Path:
 
 def test_certs_init_makes_a_private_folder_for_each(machine_toml: Path) -> None:
     certs = machine_toml.parent / "certs"
-    for name in ("alpha", "beta", "edge"):
+    for name in ("alpha", "beta", "edge", "witness"):
         assert {path.name for path in (certs / name).iterdir()} == {"ca.crt", "node.crt", "node.key"}
         assert stat.S_IMODE((certs / name / "node.key").stat().st_mode) == 0o600
     assert stat.S_IMODE((certs / "authority" / "ca.key").stat().st_mode) == 0o600
@@ -90,6 +91,35 @@ def test_check_says_what_is_wrong_with_each_part(machine_toml: Path) -> None:
     }.items():
         assert report[part].startswith("WRONG: ")
         assert told in report[part]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ('kind = "witness"\naddress = "127.0.0.1:1"', "witness 127.0.0.1:1: cannot connect"),
+        ('kind = "etcd"\nendpoints = ["http://127.0.0.1:1"]', "http://127.0.0.1:1: Connection refused"),
+        ('kind = "etcd"\nendpoints = ["https://127.0.0.1:1"]\nca = "absent.pem"', "absent.pem"),
+    ],
+)
+def test_check_asks_the_arbiter_of_every_kind(machine_toml: Path, keys: str, told: str) -> None:
+    machine_toml.write_text(machine_toml.read_text().replace('path = "arbiter"', keys))
+    done = ftvm("check", machine_toml, "--json")
+    report = json.loads(done.stdout)
+    assert report["arbiter"].startswith("WRONG: ")
+    assert told in report["arbiter"]
+    assert done.returncode in (ExitCode.UNAVAILABLE, ExitCode.REFUSED)
+    assert ("certificates of witness" in report) == ("witness" in keys)
+
+
+def test_check_on_the_witnesss_own_host_has_nobody_to_ask_as(machine_toml: Path) -> None:
+    machine_toml.write_text(
+        machine_toml.read_text().replace('path = "arbiter"', 'kind = "witness"\naddress = "127.0.0.1:1"')
+    )
+    for name in ("alpha", "beta", "edge"):
+        shutil.rmtree(machine_toml.parent / "certs" / name)
+    done = ftvm("check", machine_toml, "--json")
+    assert done.returncode == ExitCode.OK
+    assert "no node's certificate is on this host" in json.loads(done.stdout)["arbiter"]
 
 
 def test_check_of_a_bad_file_is_one_line(machine_toml: Path) -> None:
