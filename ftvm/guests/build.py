@@ -22,6 +22,7 @@ SMALL = (
     "hello",
     "htif-fail",
     "htif-pass",
+    "scribble",
     "trapstorm",
     "wfi-off",
 )

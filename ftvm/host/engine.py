@@ -137,9 +137,11 @@ class Engine:
 
         self._command(command)
 
-    def hold_back(self, lag_ticks: int) -> None:
-        """Live: a shadow was so far behind when it last said so. A busy machine goes more slowly for it."""
+    def hold_back(self, lag_ticks: int, *, joins: bool) -> None:
+        """Live: a shadow was so far behind when it last said so. A busy machine goes more slowly for it, and much more
+        slowly for one that `joins`."""
         self._runner.lag_ticks = lag_ticks
+        self._runner.is_joined = joins
 
     def copy(self, session: int, inventory: bytes) -> None:
         """Live: begin to copy the machine for the joiner of `session`, one step for each `copy_on`. One at a time."""

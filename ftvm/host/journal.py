@@ -27,6 +27,9 @@ WRITE_INTERVAL_NS = 50_000_000
 HELD_MAX = 1024
 """Reports of an engine that are held back at most; each is bounded by what fits into one slice."""
 
+HELD_BEFORE_FILE_MAX = 64 * HELD_MAX
+"""Reports that wait for the file that they go into: minutes of a busy machine."""
+
 KEPT_LOGS_MAX = 100
 """Earlier logs of the same path that are kept as PATH.1, PATH.2, ...; then the operator has to tidy up."""
 
@@ -43,6 +46,9 @@ class Journal:
         self._pos = self._committed = 0
         self._written_ns = 0
         self._start_size = 0
+        self._number = 0
+        self._awaits_file = False
+        self._held_stamps: list[tuple[int, Stamp]] = []
         self.trouble = ""
         """Why the journal ended early, if it did."""
         self.stuck = False
@@ -83,15 +89,59 @@ class Journal:
         self._pos = self._committed = pos
         self.trouble, self.stuck = "", False
 
+    @property
+    def is_kept(self) -> bool:
+        return self._path is not None
+
     def start(self, machine: MachineIdentity, pos: int, state: bytes, stamp: Stamp) -> None:
         """A new log that begins with this state of the machine. An older one at the path is set aside."""
+        number = self.begin(pos)
+        if self._awaits_file:
+            self.adopt(number, self.create(machine, pos, state, stamp))
+
+    def begin(self, pos: int) -> int:
+        """A new log begins here, at `pos`, and an older one at the path is set aside. What is appended or stamped waits
+        for the file that `adopt` brings: the state of a large machine takes longer to write than its guest may wait.
+
+        Returns the number of this log, for `adopt` and `is_awaited`.
+        """
         self._begin(pos)
-        if self._path is None:
+        self._number += 1
+        if self._path is not None:
+            self._awaits_file = True
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                _set_aside(self._path)
+            except (LogError, OSError) as error:
+                self._give_up(error)
+        return self._number
+
+    def is_awaited(self, number: int) -> bool:
+        """The file of this log is still wanted. May be called from any thread."""
+        return self._awaits_file and number == self._number
+
+    def adopt(self, number: int, made: LogWriter | Exception) -> None:
+        """The file of this log, from `create`; what waited goes into it. Only then may another one be created."""
+        if not self.is_awaited(number):
+            if isinstance(made, LogWriter):
+                made.close()
+                made.path.unlink(missing_ok=True)
             return
+        self._awaits_file = False
+        if isinstance(made, LogWriter):
+            self._writer, self._start_size = made, made.size
+            stamps, self._held_stamps = self._held_stamps, []
+            for committed, stamp in stamps:
+                self._write_up_to(committed)
+                self._write_stamp(stamp)
+        else:
+            self._give_up(made)
+
+    def create(self, machine: MachineIdentity, pos: int, state: bytes, stamp: Stamp) -> LogWriter | Exception:
+        """The file of a new log, or why there is none. May be called from any thread."""
+        assert self._path is not None
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            _set_aside(self._path)
-            self._writer = LogWriter.create(
+            return LogWriter.create(
                 self._path,
                 config_hash=machine.config_hash,
                 image_hash=machine.image_hash,
@@ -100,14 +150,15 @@ class Journal:
                 stamp=stamp,
                 sync=Sync.NEVER,
             )
-            self._start_size = self._writer.size
         except (LogError, OSError) as error:
-            self._give_up(error)
+            return error
 
     def append(self, entries: tuple[Entry, ...]) -> None:
         """The next entries, to be written when they are committed."""
-        if self._writer is not None and entries:
+        if (self._writer is not None or self._awaits_file) and entries:
             self._held.append(entries)
+            if self._awaits_file and len(self._held) > HELD_BEFORE_FILE_MAX:
+                self._give_up(LogError(f"{self.path_text}: to write the machine's state took too long"))
 
     def commit(self, pos: int) -> None:
         """Everything before log position `pos` may be written."""
@@ -125,12 +176,15 @@ class Journal:
             if now_ns - self._written_ns < WRITE_INTERVAL_NS and len(self._held) < HELD_MAX:
                 return
             self._written_ns = now_ns
+        self._write_up_to(self._committed)
+
+    def _write_up_to(self, pos: int) -> None:
         batch: list[Entry] = []
-        while self._held and self._pos + len(self._held[0]) <= self._committed:
+        while self._held and self._pos + len(self._held[0]) <= pos:
             entries = self._held.popleft()
             self._pos += len(entries)
             batch.extend(entries)
-        if batch:
+        if batch and self._writer is not None:
             try:
                 self._writer.append(batch)
             except LogError as error:
@@ -138,7 +192,13 @@ class Journal:
 
     def stamp(self, stamp: Stamp) -> None:
         """After all that is committed."""
+        if self._awaits_file:
+            self._held_stamps.append((self._committed, stamp))
+            return
         self.write()
+        self._write_stamp(stamp)
+
+    def _write_stamp(self, stamp: Stamp) -> None:
         if self._writer is not None:
             try:
                 self._writer.stamp(stamp)
@@ -155,6 +215,8 @@ class Journal:
 
     def close(self) -> None:
         self.write()
+        self._awaits_file = False
+        self._held_stamps.clear()
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()

@@ -19,11 +19,14 @@ import trio
 from ftvm.config import Config
 from ftvm.errors import ExitCode, FtvmError, NotProtected, SnapshotError
 from ftvm.host import node_statistics, reports, settings
+from ftvm.host.background import run_in_background
 from ftvm.host.engine import Engine, EngineStatistics
+from ftvm.host.joining import Frozen, Joining
 from ftvm.host.journal import Journal
 from ftvm.host.node_statistics import Counters
 from ftvm.host.pacing import Pacer
 from ftvm.host.replay import compare, run_to
+from ftvm.host.sending import Sending
 from ftvm.host.welcome import MachineIdentity
 from ftvm.log.entry import Digest, Entry
 from ftvm.log.file import LogReader, LogWriter
@@ -66,6 +69,9 @@ class RoomOwner(Protocol):
         """Pass an event on to `core`, unless that life is over."""
 
     def note(self, text: str) -> None: ...
+    async def wait_queue(self, session: int, size_max: int) -> None:
+        """Until no more than that waits to be sent to this peer, or the session is over."""
+
     def went_live(self) -> None: ...
     def stop(self, line: str, code: ExitCode) -> None: ...
 
@@ -85,8 +91,9 @@ class MachineRoom:
         self.identity = MachineIdentity(self._first.config_hash, self._first.image_hash)
         self._engine: Engine | None = None
         self._fed_early: list[effects.Apply] | None = None
-        self._chunks: list[bytes] = []
-        self._copied_for: int | None = None
+        self._sending = Sending(owner.wait_queue, owner.note)
+        self._joining = Joining(board, image, self.identity, config.node(name).log)
+        self._making_log = trio.Lock()
         self._digest_logged = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery
         self._wake: Callable[[], None]
@@ -115,26 +122,32 @@ class MachineRoom:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.stop()
+            self._sending.cancel()
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(engine.join, ENGINE_STOP_S)
+                ended = await trio.to_thread.run_sync(engine.join, ENGINE_STOP_S)
+            if ended:
+                self._joining.keep(engine.machine)
 
     # ---- effects
 
     def carry_out(self, effect: MachineEffect) -> None:
         engine = self._engine
         match effect:
+            case effects.TakeInventory(session):
+                self._nursery.start_soon(self._take_inventory, self._owner.core, session)
+            case effects.CollectSnapshot(data):
+                self._collect(self._owner.core, data)
             case effects.RestoreSnapshot(state, pos, _):
                 self._fed_early = []
-                whole = b"".join([*self._chunks, state])
-                self._chunks = []
-                self._nursery.start_soon(self._restore, self._owner.core, whole, pos)
-            case effects.CollectSnapshot(data):
-                self._chunks.append(data)
-            case effects.TakeInventory(session):
-                core = self._owner.core
-                self._owner.tell(core, lambda now: core.inventory_taken(session, b"", now))
-            case effects.CancelCopy():
-                self._copied_for = None
+                self._nursery.start_soon(self._restore, self._owner.core, state, pos)
+            case effects.CopyMachine(session, inventory):
+                assert engine is not None
+                self._sending.begin(engine, session, inventory)
+                self._nursery.start_soon(self._sending.run, engine, session)
+            case effects.CancelCopy(session):
+                self._sending.cancel()
+                if engine is not None:
+                    engine.cancel_copy(session)
             case effects.BootMachine():
                 self._install(self._first, pos=0, state=self._first.save())
             case effects.ReplayLog(stamp):
@@ -154,10 +167,6 @@ class MachineRoom:
             case effects.Quiesce():
                 assert engine is not None
                 engine.quiesce()
-            case effects.CopyMachine(session, _):
-                assert engine is not None
-                self._copied_for = session
-                engine.snapshot()
             case effects.InjectInput(device, offset, data, is_break):
                 assert engine is not None
                 engine.inject(device, offset, data, is_break)
@@ -165,19 +174,64 @@ class MachineRoom:
                 assert engine is not None
                 engine.control(action)
 
-    async def _restore(self, core: Node, state: bytes, pos: int) -> None:
+    async def _take_inventory(self, core: Node, session: int) -> None:
+        hashes = await self._joining.inventory()
+        self._owner.tell(core, lambda now: core.inventory_taken(session, hashes, now))
+
+    def _collect(self, core: Node, data: bytes) -> None:
         try:
-            machine = await trio.to_thread.run_sync(Machine.restore, state)
-            if MachineIdentity(machine.config_hash, machine.image_hash) != self.identity:
-                raise SnapshotError("the snapshot is of another machine")
+            self._joining.collect(data)
         except SnapshotError as error:
             why = str(error)
             self._owner.tell(core, lambda now: core.restore_failed(why, now))
+
+    async def _restore(self, core: Node, record: bytes, pos: int) -> None:
+        try:
+            arrival = await self._joining.complete(record, freeze=self._journal.is_kept)
+        except SnapshotError as error:
+            why = str(error)
+            if self._joining.distrusts_itself:
+                self._owner.note(f"{why}: this node joins again, and takes all of the machine")
+            self._owner.tell(core, lambda now: core.restore_failed(why, now))
             return
-        if core is self._owner.core:
-            await self.stop_engine()
-            self._install(machine, pos, state)
-            self._owner.tell(core, core.restored)
+        if core is not self._owner.core:
+            return
+        self._joining.installed()
+        self._counters.reprotection = arrival.reprotection
+        number = self._journal.begin(pos)
+        self._start_engine(arrival.machine, pos)
+        if arrival.frozen is not None:
+            self._nursery.start_soon(self._make_log, number, pos, arrival.frozen)
+        early, self._fed_early = self._fed_early or [], None
+        for effect in early:
+            self._apply(effect)
+        self._owner.tell(core, core.restored)
+
+    async def _make_log(self, number: int, pos: int, frozen: Frozen) -> None:
+        """Beside the machine that runs already: to write a large one's state takes seconds."""
+        journal, stamp = self._journal, self._first_stamp()
+
+        def make() -> LogWriter | Exception:
+            try:
+                state = frozen(lambda: journal.is_awaited(number))
+            except SnapshotError as error:
+                return error
+            return journal.create(self.identity, pos, state, stamp)
+
+        async with self._making_log:
+            journal.adopt(number, await run_in_background(make))
+
+    def _report_copy(self, core: Node, report: reports.Copied | reports.CopyFinished | reports.CopyFailed) -> None:
+        session = report.session
+        match report:
+            case reports.Copied(_, chunks, _):
+                for chunk in chunks:
+                    self._owner.tell(core, partial(core.copied, session, chunk))
+            case reports.CopyFinished(_, record, _):
+                self._owner.tell(core, lambda now: core.copy_finished(session, record, now))
+            case reports.CopyFailed(_, why):
+                self._owner.tell(core, lambda now: core.copy_failed(session, why, now))
+        self._counters.reprotection = self._sending.took(report) or self._counters.reprotection
 
     async def _sync(self, core: Node, number: int, wait: bool) -> None:
         fd = self._journal.duplicate_fd()
@@ -244,13 +298,12 @@ class MachineRoom:
 
     def _install(self, machine: Machine, pos: int, state: bytes) -> None:
         """The engine gets this machine; the journal starts anew with its state."""
-        name, life = self._name, self._owner.core.life
-        stamp = Stamp(self._config.machine.name, name, life, 0, b"", 0, ())  # it does not count yet
-        self._journal.start(self.identity, pos, state, stamp)
+        self._journal.start(self.identity, pos, state, self._first_stamp())
         self._start_engine(machine, pos)
-        early, self._fed_early = self._fed_early or [], None
-        for effect in early:
-            self._apply(effect)
+
+    def _first_stamp(self) -> Stamp:
+        """Of a log that does not count yet."""
+        return Stamp(self._config.machine.name, self._name, self._owner.core.life, 0, b"", 0, ())
 
     def _start_engine(self, machine: Machine, pos: int) -> None:
         pacer = Pacer(machine.mtime, time.monotonic_ns())
@@ -282,15 +335,12 @@ class MachineRoom:
                 self._journal.append(entries)
                 tell(lambda now: core.executed(tick, entries, outputs, now))
                 if self._engine is not None:
-                    self._engine.hold_back(core.behind_ticks)
+                    behind = core.behind_ticks
+                    self._engine.hold_back(behind, joins=behind > core.lag_ticks)
             case reports.Followed(pos, tick, outputs):
                 tell(lambda now: core.applied(pos, tick, outputs, now))
-            case reports.SnapshotTaken(state):
-                session = self._copied_for
-                if session is not None:
-                    for start in range(0, len(state), 1 << 18):
-                        tell(partial(core.copied, session, state[start : start + (1 << 18)]))
-                    tell(lambda now: core.copy_finished(session, b"", now))
+            case reports.Copied() | reports.CopyFinished() | reports.CopyFailed():
+                self._report_copy(core, report)
             case reports.Quiesced():
                 tell(core.quiesced)
             case reports.WentLive(_):

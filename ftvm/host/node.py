@@ -244,6 +244,9 @@ class NodeShell:
         self._times = FailoverTimes()
         self._event(partial(self._core.start_shadow, held=held))
 
+    async def wait_queue(self, session: int, size_max: int) -> None:
+        await self._links.wait_queue(session, size_max)
+
     # ---- what the engine reports
 
     def went_live(self) -> None:

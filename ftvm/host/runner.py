@@ -39,6 +39,10 @@ BRAKE_SHARE = 0.2
 """A busy live machine rests after each slice for this share of what a shadow is further behind. The hard bound comes
 from the core (`throttled`); this keeps the pair away from it. (Scales et al., VMware FT, section 2.4.)"""
 
+CATCH_UP_SHARE = 2.0
+"""While a joiner catches up with the log, a busy live machine rests for so many slices after each: it must come to an
+end, soon, and without a pause that a client would notice."""
+
 PENDING_INPUT_MAX = 1 << 20
 """Bytes of input that wait for room in the guest's device. The edge's window is far smaller."""
 
@@ -72,6 +76,8 @@ class Runner:
         self.live = False
         self.throttled = True
         self.lag_ticks = 0
+        self.is_joined = False
+        """Of those who are behind, one is a joiner."""
         self._lags: deque[int] = deque(maxlen=LAGS_LOOKED_AT)
         self._idle = False
         self._sample_due = False
@@ -166,7 +172,8 @@ class Runner:
         excess = min(self._lags) - LAG_SLICES * slice_ticks
         if excess <= 0:
             return 0.0
-        return BRAKE_SHARE * min(excess, slice_ticks) / self._pacer.ticks_per_s()
+        share = CATCH_UP_SHARE if self.is_joined else BRAKE_SHARE
+        return share * min(excess, slice_ticks) / self._pacer.ticks_per_s()
 
     def _idle_wait_s(self, now_ns: int) -> float:
         """In WFI: how long until there is something to wake the hart for."""

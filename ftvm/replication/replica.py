@@ -35,7 +35,7 @@ class ReplicationConfig:
     """Whoever waits for others before it goes on from its log says so this often."""
     join_wait_ns: int = 30_000 * MILLISECOND_NS
     """For a joiner's inventory, and then from the start of its copy to its `Ready`."""
-    catch_up_wait_ns: int = 5_000 * MILLISECOND_NS
+    catch_up_wait_ns: int = 15_000 * MILLISECOND_NS
     """A joiner that is still far behind the log so long after it was restored asks for the Mark all the same: the
     bound on a member's lag then makes the primary wait for it."""
     joiner_silence_ns: int = 2000 * MILLISECOND_NS
