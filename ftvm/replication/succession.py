@@ -29,8 +29,9 @@ from ftvm.replication.restart import Judgement
 from ftvm.replication.shadow import Shadow
 from ftvm.replication.stamper import Stamper
 
-EMPTY_HANDED = frozenset({State.STARTING, State.WAITING, State.REPLAYING, State.RESTARTING, State.OVER})
-"""States of a node that has no machine in memory with which it would go on by itself."""
+EMPTY_HANDED = frozenset({State.WAITING, State.REPLAYING, State.RESTARTING})
+"""States of a node that has no machine in memory with which it would go on by itself, and knows what its log holds.
+Before it has looked there, or while it starts over, it must not look like one that holds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
