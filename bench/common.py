@@ -32,12 +32,14 @@ TOOLS = {
     "qemu-system-riscv64": "--version",
     "redis-benchmark": "--version",
     "redis-server": "--version",
+    "etcd": "--version",
     "stress-ng": "--version",
 }
 DEBIAN_PACKAGES = {
     "qemu-system-riscv64": "qemu-system-misc",
     "redis-benchmark": "redis-tools",
     "redis-server": "redis-server",
+    "etcd": "etcd-server",
     "stress-ng": "stress-ng",
 }
 ROOT = Path(__file__).resolve().parent.parent

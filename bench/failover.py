@@ -1,258 +1,164 @@
-"""How long is the service away when its host dies? `python -m bench.failover --kills 50 --json out.json`
+"""How long is the service away when its leader is lost, and what is lost with it? Ours beside Redis Sentinel and etcd.
 
-One client keeps a connection to `kv` through the edge and appends unique tokens. The primary is killed in mid-load,
-the survivor takes over, and a new shadow joins it: so each kill hits a pair that has been through all those before.
-After each kill every token is read back. With sigstop the primary is only stopped: silent, not dead. After the
-takeover it is woken (SIGCONT) and given time to leave its old life, under load: a byte of it that reached the client
-would be an answer that the client does not expect. Then it is killed.
+`python -m bench.failover --kills 50 --json out.json`: one closed-loop client (see `bench.faults`, the same for every
+system) writes 64-byte tokens. In mid-load the leader is killed (sigkill), stopped and woken later (sigstop), asked to
+hand over (hand-over), cut off from everybody (partition) or from its peers only, while clients still reach it
+(isolation). The load goes on, the lost member is brought back, and every token is read back. The next fault hits the
+system that has been through all those before.
 
-    results.kills        one object a kill: kind, and in ms (null: that step did not happen)
-        gap_ms           from the kill to the client's first answer from the survivor
-        detection_ms     from the kill to the survivor's claim
-        claim_ms         from there until the arbiter has granted and activated the generation
-        catch_up_ms      from there until the log is executed and the machine is live
-        first_output_ms  from there to the client's answer
-        pause_ms         from the client's last answer before to its first answer after
-        lost_session_ms  from the kill to the end of the session, which is a hint, not a proof
-        acknowledged, lost, duplicated, surprises: the audit of the client's tokens
-        generation, survivor
-    results.summary      by kind: the distribution of each of these times
-    results.detector_timeout_ms
-    results.lost, results.duplicated, results.surprises: sums
+    results.systems      by system: versions, timeouts, what its answers promise
+    results.faults       one object a fault: the fields of `bench.faults.Fault`
+    results.summary      by system and kind: `count`; distributions of `gap_ms`, `pause_ms`, `healed_ms`,
+                         `heal_pause_ms`, and (ours) of the parts of a gap, see `bench.protected_pair.STEPS`; sums of
+                         `acknowledged`, `unknown`, `lost`, `doubled`
+    results.left_out     by system (or kind): why it was not measured
 
-The exit code is 1 unless all kills were survived and nothing was lost or doubled.
-All at the defaults of machine.toml.
+The exit code is 1 unless all faults were survived and nothing of ours was lost or doubled; the losses of others are
+figures. A peer that is not installed is said and left out. Partitions and isolations need root, iproute2, iptables.
+Ours is measured at the defaults of machine.toml.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import trio
 
 from bench.common import Report, parser, print_table, tell
+from bench.etcd_cluster import Etcd
+from bench.faults import CUTS, KINDS, Fault, System, measure
 from bench.figures import distribution
-from bench.stages import open_pair
-from ftvm.cli.progress import prepared_kernel
-from ftvm.demo.load import Loader
-from ftvm.demo.resp import RespClient, open_resp
-from ftvm.demo.stage import NODES, Stage
-from ftvm.errors import FtvmError, NotProtected
-from ftvm.guests import path as guest_path
+from bench.hosts import Loopback, obstacle, open_network
+from bench.protected_pair import STEPS, ProtectedPair
+from bench.redis_sentinel import RedisSentinel
+from ftvm.errors import FtvmError
 
-KINDS = {"sigkill": signal.SIGKILL, "sigstop": signal.SIGSTOP}
-NS_PER_MS = 1_000_000
-SURVIVAL_TIMEOUT_S = 30.0
-ZOMBIE_TIMEOUT_S = 20.0
-POLL_S = 0.01
-STEPS = ("gap_ms", "detection_ms", "claim_ms", "catch_up_ms", "first_output_ms", "pause_ms", "lost_session_ms")
+OURS = ProtectedPair.name
+SYSTEMS: tuple[System, ...] = (ProtectedPair(), RedisSentinel(), Etcd(), Etcd(10, 100))
+TIMES = ("gap_ms", "pause_ms", "healed_ms", "heal_pause_ms")
+SUMS = ("acknowledged", "unknown", "lost", "doubled")
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """What one kill did; see the module's docstring."""
-
-    kind: str
-    survivor: str
-    generation: int
-    gap_ms: float
-    pause_ms: float
-    detection_ms: float | None
-    claim_ms: float | None
-    catch_up_ms: float | None
-    first_output_ms: float
-    lost_session_ms: float | None
-    acknowledged: int
-    lost: int
-    duplicated: int
-    surprises: tuple[str, ...]
+async def run_system(system: System, kinds: Sequence[str], kills: int, operations: int, faults: list[Fault]) -> None:
+    """Fills `faults`, so that those before a failure are not lost. The cuts get a cluster on hosts of its own."""
+    groups = ([kind for kind in kinds if kind not in CUTS], [kind for kind in kinds if kind in CUTS])
+    for group in filter(None, groups):
+        is_cut = group[0] in CUTS
+        with open_network(system.hosts) if is_cut else nullcontext(Loopback()) as where:
+            async with system.open(where) as cluster:
+                for kind in group:
+                    for number in range(kills):
+                        fault = await measure(system.name, cluster, kind, f"{kind}{number}", operations)
+                        faults.append(fault)
+                        tell(
+                            f"{system.name}: {kind} {number + 1}, gap {fault.gap_ms:.1f} ms, "
+                            f"acknowledged {fault.acknowledged}, lost {fault.lost}"
+                        )
 
 
-async def measure(stage: Stage, kinds: Sequence[str], operations: int) -> AsyncGenerator[Kill, None]:
-    """One kill for each of `kinds`, on the pair of the stage; which node is live alternates."""
-    victim, survivor = NODES
-    async with open_resp("127.0.0.1", stage.port) as client:
-        for number, kind in enumerate(kinds):
-            if number:
-                await _join_anew(stage, survivor, victim)
-            yield await _kill(stage, client, number, kind, (victim, survivor), operations)
-            victim, survivor = survivor, victim
-
-
-async def _join_anew(stage: Stage, name: str, live: str) -> None:
-    """Start the killed node as a new shadow, and wait until both sides say that it counts."""
-    stage.start_node(name, "shadow")
-    await stage.wait_status(name, lambda status: status["core"]["state"] == "IN_SYNC", "following in lockstep")
-    await stage.wait_status(live, lambda status: status["core"]["state"] == "PROTECTED", "a new shadow")
-
-
-async def _kill(
-    stage: Stage, client: RespClient, number: int, kind: str, roles: tuple[str, str], operations: int
-) -> Kill:
-    """Load, kill, load on, audit."""
-    victim, survivor = roles
-    await client.call("FLUSHALL")
-    old_life = (await stage.status(victim))["core"]["life"]
-    loader = Loader(client, f"kill{number}")
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(loader.run, stop)
-        await loader.acknowledged(operations)
-        killed_ns = time.monotonic_ns()
-        stage.signal(victim, KINDS[kind])
-        with trio.move_on_after(SURVIVAL_TIMEOUT_S) as scope:
-            await loader.acknowledged(loader.ledger.acknowledged + operations)
-        if scope.cancelled_caught:
-            raise FtvmError(f"no answers within {SURVIVAL_TIMEOUT_S:g} s of the kill: {stage.said(survivor)[-400:]}")
-        status = await stage.status(survivor)
-        if kind == "sigstop":
-            await _wake(stage, victim, old_life)
-            await loader.acknowledged(loader.ledger.acknowledged + operations)
-            stage.signal(victim, signal.SIGKILL)
-        await stage.wait_exit(victim)
-        stop.set()
-    audit = await loader.audit()
-    times = times_of(status["failover_ns"], loader.ledger.answered_ns, killed_ns)
-    return Kill(
-        kind=kind,
-        survivor=survivor,
-        generation=status["core"]["generation"],
-        acknowledged=audit.acknowledged,
-        lost=audit.lost,
-        duplicated=audit.duplicated,
-        surprises=audit.surprises,
-        **times,
-    )
-
-
-async def _wake(stage: Stage, zombie: str, old_life: str) -> None:
-    """Let the stopped primary go on in its old life, until it has given that up: it ended, or has a new one."""
-    stage.signal(zombie, signal.SIGCONT)
-    with trio.move_on_after(ZOMBIE_TIMEOUT_S):
-        while stage.exit_code(zombie) is None:
-            with suppress(NotProtected):
-                if (await stage.status(zombie))["core"]["life"] != old_life:
-                    return
-            await trio.sleep(POLL_S)
-        return
-    raise FtvmError(f"{zombie} keeps its old life after SIGCONT: {stage.said(zombie)[-400:]}")
-
-
-def times_of(steps: dict[str, int], answered_ns: list[int], killed_ns: int) -> dict[str, Any]:
-    """The steps of one failover in ms, from the survivor's own times and the client's."""
-    live_ns = steps["live_ns"]
-    if live_ns <= killed_ns:
-        raise FtvmError(f"the survivor does not say when it went live: {steps}")
-    after = next(number for number, answer_ns in enumerate(answered_ns) if answer_ns >= live_ns)
-    answer_ns = answered_ns[after]
-
-    def between(start_ns: int, end_ns: int) -> float | None:
-        return round((end_ns - start_ns) / NS_PER_MS, 3) if start_ns and end_ns else None
-
-    return {
-        "gap_ms": between(killed_ns, answer_ns),
-        "pause_ms": between(answered_ns[after - 1], answer_ns),
-        "detection_ms": between(killed_ns, steps["claimed_ns"]),
-        "claim_ms": between(steps["claimed_ns"], steps["activated_ns"]),
-        "catch_up_ms": between(steps["activated_ns"], live_ns),
-        "first_output_ms": between(live_ns, answer_ns),
-        "lost_session_ms": between(killed_ns, steps["session_lost_ns"]),
-    }
-
-
-def summarise(kills: Sequence[Kill]) -> dict[str, dict[str, Any]]:
-    """{kind: {step: distribution}}; a step that never happened is None."""
-    summary: dict[str, dict[str, Any]] = {}
-    for kind in dict.fromkeys(kill.kind for kill in kills):
-        steps = summary[kind] = {}
-        for step in STEPS:
-            values = [value for kill in kills if kill.kind == kind and (value := getattr(kill, step)) is not None]
-            steps[step] = distribution(values) if values else None
+def summarise(faults: Sequence[Fault]) -> dict[str, dict[str, dict[str, Any]]]:
+    """{system: {kind: {figure: distribution or sum}}}; a step that never happened is None."""
+    summary: dict[str, dict[str, dict[str, Any]]] = {}
+    for system, kind in dict.fromkeys((fault.system, fault.kind) for fault in faults):
+        some = [fault for fault in faults if (fault.system, fault.kind) == (system, kind)]
+        row: dict[str, Any] = {"count": len(some)}
+        row |= {name: distribution([getattr(fault, name) for fault in some]) for name in TIMES}
+        for step in some[0].details:
+            values = [value for fault in some if (value := fault.details[step]) is not None]
+            row[step] = distribution(values) if values else None
+        row |= {name: sum(getattr(fault, name) for fault in some) for name in SUMS}
+        summary.setdefault(system, {})[kind] = row
     return summary
 
 
 def _options(words: list[str] | None) -> argparse.Namespace:
     made = parser("failover", __doc__)
     made.add_argument("--kills", type=int, default=50, help="of each kind (default: 50)")
-    made.add_argument("--kind", choices=(*KINDS, "both"), default="both", help="how the primary is lost")
-    made.add_argument("--operations", type=int, default=300, help="acknowledged on each side of a kill (default: 300)")
+    made.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS), help="how the leader is lost")
+    names = [system.name for system in SYSTEMS]
+    made.add_argument("--system", nargs="+", choices=names, default=names, help="what is measured (default: all)")
+    made.add_argument("--operations", type=int, default=300, help="acknowledged on each side of a fault (default: 300)")
     return made.parse_args(words)
 
 
 def main(words: list[str] | None = None) -> int:
     options = _options(words)
-    kinds = tuple(KINDS) if options.kind == "both" else (options.kind,)
     report = Report("failover", options)
-    prepared_kernel()
-    kills: list[Kill] = []
-    failure = ""
-    try:
-        trio.run(_run, [kind for kind in kinds for _ in range(options.kills)], options.operations, report, kills)
-    except FtvmError as error:
-        failure = f"after {len(kills)} kills: {error}"
-    if kills:
-        report.add("summary", summarise(kills))
-        report.add("lost", sum(kill.lost for kill in kills))
-        report.add("duplicated", sum(kill.duplicated for kill in kills))
-        report.add("surprises", sum(len(kill.surprises) for kill in kills))
+    faults: list[Fault] = []
+    failures: list[str] = []
+    left_out: dict[str, str] = {}
+    kinds = list(options.kind)
+    if (why := obstacle()) and set(kinds) & set(CUTS):
+        left_out |= dict.fromkeys(CUTS, why)
+        kinds = [kind for kind in kinds if kind not in CUTS]
+    for system in SYSTEMS:
+        if system.name not in options.system:
+            continue
+        if why := system.obstacle():
+            left_out[system.name] = why
+            continue
+        report.add("systems", {**report.results.get("systems", {}), system.name: system.settings()})
+        suited = [kind for kind in kinds if kind in system.kinds]
+        done = len(faults)
+        try:
+            trio.run(run_system, system, suited, options.kills, options.operations, faults)
+        except* FtvmError as errors:
+            failures += [f"{system.name}, after {len(faults) - done} faults: {error}" for error in errors.exceptions]
+        report.add("faults", [asdict(fault) for fault in faults])
+        report.add("summary", summarise(faults))
+    report.add("left_out", left_out)
+    if faults:
         _show(report.results)
         report.finish(_draw)
-    if failure:
-        print(f"bench.failover: {failure}", file=sys.stderr)
-    return int(bool(failure) or any(report.results[key] for key in ("lost", "duplicated", "surprises")))
+    for line in [f"{name} was left out: {why}" for name, why in left_out.items()]:
+        tell(line)
+    for line in failures:
+        print(f"bench.failover: {line}", file=sys.stderr)
+    return int(bool(failures) or not faults or any(fault.lost or fault.doubled for fault in faults if _is_ours(fault)))
 
 
-async def _run(kinds: list[str], operations: int, report: Report, kills: list[Kill]) -> None:
-    """Fills `kills`, so that those before a failure are not lost."""
-    async with open_pair(guest_path("kv").read_bytes()) as stage:
-        report.add("detector_timeout_ms", stage.config.replication.detector_timeout_ms)
-        async with aclosing(measure(stage, kinds, operations)) as measured:
-            async for kill in measured:
-                kills.append(kill)
-                report.add("kills", [asdict(one) for one in kills])
-                tell(f"{len(kills):3}: {kill.kind}, gap {kill.gap_ms:.1f} ms, generation {kill.generation}")
+def _is_ours(fault: Fault) -> bool:
+    return fault.system == OURS
 
 
 def _show(results: dict[str, Any]) -> None:
-    keys = ("p50", "p90", "p99", "max")
-    for kind, steps in results["summary"].items():
-        rows = [
-            [step.removesuffix("_ms").replace("_", " "), *(figures and figures[key] for key in keys)]
-            for step, figures in steps.items()
-        ]
-        count = steps["gap_ms"]["count"]
-        print_table(f"{count} x {kind}, ms (detector timeout {results['detector_timeout_ms']} ms)", ("", *keys), rows)
-    acknowledged = sum(kill["acknowledged"] for kill in results["kills"])
-    tell(f"acknowledged {acknowledged}, lost {results['lost']}, doubled {results['duplicated']}")
-    for kill in results["kills"]:
-        for surprise in kill["surprises"]:
-            print(f"surprise after {kill['kind']} (generation {kill['generation']}): {surprise}", file=sys.stderr)
+    rows = []
+    for system, kinds in results["summary"].items():
+        for kind, row in kinds.items():
+            gaps = [row["gap_ms"][key] for key in ("p50", "p99", "max")]
+            rows.append([system, kind, row["count"], *gaps, row["healed_ms"]["p50"], *(row[name] for name in SUMS)])
+    headings = ("system", "leader lost by", "times", "gap p50", "p99", "max", "healed p50", *SUMS)
+    print_table("client-visible gap, and redundant again after, ms; operations", headings, rows)
+    ours = results["summary"].get(OURS, {})
+    parts = [[kind, *(row[step] and row[step]["p50"] for step in STEPS)] for kind, row in ours.items()]
+    if parts:
+        headings = ("leader lost by", *(step.removesuffix("_ms").replace("_", " ") for step in STEPS))
+        print_table("what our gap is made of, p50, ms", headings, parts)
 
 
 def _draw(figure: Any, results: dict[str, Any]) -> None:
-    """Left: share of the kills with a gap up to so long. Right: what the median gap is made of."""
-    share, parts = figure.subplots(1, 2)
-    for kind, steps in results["summary"].items():
-        gaps = sorted(kill["gap_ms"] for kill in results["kills"] if kill["kind"] == kind)
-        share.step(gaps, [(number + 1) / len(gaps) for number in range(len(gaps))], where="post", label=kind)
-        left = 0.0
-        for step, colour in zip(STEPS[1:5], ("C0", "C1", "C2", "C3"), strict=True):
-            width = steps[step]["p50"] if steps[step] else 0.0
-            parts.barh(kind, width, left=left, color=colour, label=step.removesuffix("_ms").replace("_", " "))
-            left += width
-    share.set(title="client-visible gap", xlabel="ms", ylabel="share of the kills", ylim=(0, 1.02))
-    share.legend()
-    parts.set(title="medians of its parts", xlabel="ms")
-    handles, labels = parts.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    parts.legend(unique.values(), unique.keys())
+    """Left: the gaps of each system by kind, p50 and p99. Right: what of the acknowledged was lost, per million."""
+    gaps, losses = figure.subplots(1, 2)
+    kinds = [kind for kind in KINDS if any(kind in rows for rows in results["summary"].values())]
+    width = 0.8 / len(results["summary"])
+    for number, (system, rows) in enumerate(results["summary"].items()):
+        at = [kinds.index(kind) + number * width for kind in rows]
+        middle = [row["gap_ms"]["p50"] for row in rows.values()]
+        beyond = [max(0.0, row["gap_ms"]["p99"] - row["gap_ms"]["p50"]) for row in rows.values()]
+        gaps.bar(at, middle, width, yerr=([0.0] * len(at), beyond), label=system)
+        lost = [1e6 * row["lost"] / max(1, row["acknowledged"]) for row in rows.values()]
+        losses.bar(at, lost, width, label=system)
+    for axes in (gaps, losses):
+        axes.set_xticks([place + 0.4 for place in range(len(kinds))], kinds)
+    gaps.set(title="client-visible gap, p50 (line: p99)", ylabel="ms", yscale="log")
+    losses.set(title="acknowledged operations lost", ylabel="per million")
+    losses.set_yscale("symlog")
+    gaps.legend()
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ class Cluster(Protocol):
     async def details(self, struck_ns: int, answered_ns: Sequence[int]) -> dict[str, float | None]:
         """What the system itself says of the failover, in ms."""
 
-    async def heal(self, kind: str) -> None: ...
+    async def heal(self, kind: str) -> dict[str, float | None]:
+        """Bring back what was lost, and wait until all is redundant. Returns further details."""
 
 
 class System(Protocol):
@@ -157,7 +158,7 @@ async def measure(system: str, cluster: Cluster, kind: str, run_id: str, operati
         await writer.more(operations, f"after {kind}")
         details = await cluster.details(struck_ns, writer.answered_ns)
         healing_ns = time.monotonic_ns()
-        await cluster.heal(kind)
+        details |= await cluster.heal(kind)
         healed_ns = time.monotonic_ns()
         await writer.more(operations // 2, "after healing")
         stop.set()
