@@ -122,12 +122,11 @@ class Steps:
                 f"{where}: belongs to machine {machine!r:.64}, this one is {self.machine!r};"
                 " give each machine an arbiter of its own"
             )
-        is_activation = type(activated) is int and activated > 0
-        if step != self.count + 1 or type(activated) is not int or is_activation == bool(body):
+        if type(activated) is not int or activated < 0 or (activated > 0) == bool(body) or step != self.count + 1:
             raise damaged(where)
         if after != link_of(self.last):
             raise ArbiterError(f"{where}: does not follow from the step before; bring back what was there")
-        if is_activation:
+        if activated:
             if activated > len(self._records):
                 raise damaged(where)
             return Change(activated=activated)

@@ -91,6 +91,7 @@ def pair(key: str, value: object) -> dict[str, Any]:
 
 
 KEY = f"ftvm/{MACHINE}/step-000000000001"
+GRANTED = {"header": HEADER, "succeeded": True, "responses": [{"response_put": {}}]}
 HOSTILE: dict[str, Any] = {
     "nothing": b"",
     "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -123,10 +124,11 @@ HOSTILE: dict[str, Any] = {
     "done with something else": {"header": HEADER, "succeeded": True, "responses": [{"response_range": {}}]},
     "an error": http({"error": "no\nleader", "message": "no\nleader", "code": 14}, "503 Service Unavailable"),
     "an error of another type": http({"message": 3}, "500 Internal Server Error"),
-    "another status": http({"header": HEADER, "succeeded": True, "responses": [{"response_put": {}}]}, "201 Created"),
+    "another status": http(GRANTED, "201 Created"),
     "a redirect": b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
     "compressed": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\n\x1f\x8b\x08",
-    "too large": b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n" + bytes(RESPONSE_SIZE_MAX + 1),
+    "too large": {**GRANTED, "padding": "x" * RESPONSE_SIZE_MAX},
+    "without end": b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n" + bytes(RESPONSE_SIZE_MAX + 1),
     "headers without end": b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000,
 }
 """What everything is answered with. None of it may be taken for an answer to a claim, or do more than fail."""
@@ -152,7 +154,7 @@ def test_what_a_good_server_says_is_taken() -> None:
 
     async def main() -> None:
         async with faked() as fake, asked(fake.url) as arbiter:
-            fake.answer = {"header": HEADER, "succeeded": True, "responses": [{"response_put": {}}]}
+            fake.answer = GRANTED
             assert await arbiter.ask(boot(A)) == Granted(1, A)
             (txn,) = fake.asked
             assert txn["compare"][0]["create_revision"] == "0"
@@ -172,6 +174,9 @@ def test_another_cluster_or_one_that_went_back_is_no_answer() -> None:
                 fake.answer = {"header": {**HEADER, **change}}
                 with pytest.raises(ArbiterError, match=told):
                     await arbiter.read()
+                fake.answer = {**GRANTED, **fake.answer}
+                with pytest.raises(ArbiterError, match=told):
+                    await arbiter.ask(boot(A))
                 fake.answer = {"header": {**HEADER, "revision": "6"}}
                 assert await arbiter.read() == Ledger()
 
