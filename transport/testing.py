@@ -120,8 +120,9 @@ class MemoryWire:
         self._other = None
 
     def fail(self) -> None:
-        """Only this end notices that the connection is gone: for the other one it is silent."""
+        """Only this end notices that the connection is gone: for the other one it is silent, for ever."""
         self._is_lost = True
+        self._other = None
         self._buffer.clear()
         self._changed.unpark_all()
 

@@ -13,9 +13,11 @@ from trio.testing import wait_all_tasks_blocked
 from tests.transport.test_channel import run, wire_of
 from transport.channel import Channel, Limits
 from transport.errors import ChannelClosed, ResumeFailed
-from transport.path import PathLost
+from transport.frame import FrameEncoder, FrameType
+from transport.path import Path, PathLost
+from transport.resume import decode_resume
 from transport.session import FRUITLESS_RESUMES_MAX
-from transport.testing import memory_channel_pair
+from transport.testing import NODE_A, NODE_B, PlainCipher, memory_channel_pair, memory_wire_pair
 
 PATIENT = Limits(resume_timeout_s=2.0)
 NEVER_AGAIN = (1.0, 1.0)
@@ -91,6 +93,50 @@ def test_the_server_may_be_the_last_to_hear_of_it() -> None:
             assert await drain(a, 50) == [bytes([number]) * 1000 for number in range(50)]
             a.send_nowait(b"and back")
             assert await b.receive() == b"and back"
+
+    run(main)
+
+
+def test_late_bytes_of_the_old_connection_are_not_looked_at() -> None:
+    """A segment is on its way when the client gives the connection up, and arrives after the same segment was sent
+    again on the new one."""
+
+    async def main() -> None:
+        async with memory_channel_pair(PATIENT) as (a, b):
+            await wait_all_tasks_blocked()
+            old = wire_of(b)
+            late = FrameEncoder().encode(FrameType.SEGMENT_LAST, bytes(8), b"once")
+
+            async def redial(request: bytes) -> tuple[Path, bytes]:
+                near, far = memory_wire_pair()
+                old._buffer += late
+                assert b.resume(Path(far, PlainCipher(NODE_A)), NODE_A, decode_resume(request))
+                path = Path(near, PlainCipher(NODE_B))
+                return path, (await path.read_frame()).payload
+
+            a._carrier._redial = redial
+            wire_of(a).fail()
+            a.send_nowait(b"once")
+            a.send_nowait(b"twice")
+            with trio.fail_after(1):
+                assert await drain(b, 2) == [b"once", b"twice"]
+            await wait_all_tasks_blocked()
+            assert not b.statistics().messages_waiting
+            assert a.statistics().resumes == b.statistics().resumes == 1
+
+    run(main)
+
+
+def test_a_side_that_gives_a_connection_up_tells_the_other() -> None:
+    async def main() -> None:
+        async with memory_channel_pair(PATIENT, cuts=iter([(math.inf, math.inf), *[NEVER_AGAIN] * 4])) as (a, b):
+            wire = wire_of(a)
+            wire._is_lost = True  # what came here could not be decrypted, say
+            wire._changed.unpark_all()
+            with trio.fail_after(1):
+                await b.wait_interrupted()
+            a.send_nowait(b"back")
+            assert await b.receive() == b"back"
 
     run(main)
 
