@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -76,20 +77,36 @@ async def kill_joiner(scene: Scene) -> None:
 
 
 async def kill_both(scene: Scene, first: str) -> None:
-    """Both at once, and then back, one after the other: the machine goes on from what is on their disks. Nothing that
-    was acknowledged before the disks had it is lost; what came later would be, and said so."""
-    names = scene.node(first), scene.other(first)
-    cluster = scene.cluster
+    """Both at once, when all that was acknowledged is on their disks, and then back, one after the other: the machine
+    goes on from there as if nothing had happened."""
     await scene.strike()
     async with scene.silence():
-        for name in names:
-            cluster.signal(name, signal.SIGKILL)
-        for name in names:
-            await cluster.kill(name)
-        cluster.join(names[0])
-        await trio.sleep(scene.chance.uniform(0.0, 2.0))
-        cluster.join(names[1])
+        await _kill_both_and_start(scene, first)
     await scene.recovered(generations=1)
+    if await scene.admitted_loss():
+        scene.violations.append("the machine says that it lost something, and everything was on its disks")
+
+
+async def kill_both_busy(scene: Scene) -> None:
+    """Both at once, in the middle of everything: what no disk had yet is lost, and said to be."""
+    await scene.strike()
+    began_ns = time.monotonic_ns()
+    await _kill_both_and_start(scene, scene.chance.choice(("primary", "shadow")))
+    await scene.recovered(generations=1)
+    if await scene.admitted_loss():
+        scene.forgive(began_ns)
+
+
+async def _kill_both_and_start(scene: Scene, first: str) -> None:
+    names = scene.node(first), scene.other(first)
+    cluster = scene.cluster
+    for name in names:
+        cluster.signal(name, signal.SIGKILL)
+    for name in names:
+        await cluster.kill(name)
+    cluster.join(names[0])
+    await trio.sleep(scene.chance.uniform(0.0, 2.0))
+    cluster.join(names[1])
 
 
 # ---- processes that stop, and come back as if nothing had happened
@@ -287,6 +304,7 @@ FAULTS = (
     Fault("kill-joiner", kill_joiner, (1, 2), 5),
     Fault("kill-both-primary-back", partial(kill_both, first="primary"), (1, 1), 5),
     Fault("kill-both-shadow-back", partial(kill_both, first="shadow"), (1, 1), 5),
+    Fault("kill-both-busy", kill_both_busy, (1, 1), 10),
     Fault("stop-primary", partial(stop, role="primary"), (1, 1), 80, "silence"),
     Fault("stop-shadow", partial(stop, role="shadow"), (1, 1), 20, "silence"),
     Fault("pause-primary", partial(pause, role="primary"), (0, 0), 5),

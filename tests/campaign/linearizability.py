@@ -114,6 +114,29 @@ def _candidates(ordered: Sequence[Operation], taken: int) -> list[int]:
     return eligible
 
 
+def lost_suffix(history: Sequence[Operation], begin_ns: int, end_ns: int) -> tuple[int, list[Operation], list[Verdict]]:
+    """A machine that went on from its disk after it was killed has lost the end of its history, and nothing before.
+
+    Of the operations answered from `begin_ns` to `end_ns` the last n never happened, n as small as can be: answers come
+    over one console, so in the order in which the machine did what they answer. Returns n, the history without
+    these, and its verdicts; those of the whole history if no n explains it. Raises `Undecided`.
+    """
+    late = sorted(
+        (one for one in history if one.returned_ns is not None and begin_ns <= one.returned_ns <= end_ns),
+        key=lambda one: one.returned_ns or 0,
+    )
+    first: tuple[int, list[Operation], list[Verdict]] | None = None
+    for count in range(len(late) + 1):
+        gone = {id(one) for one in late[len(late) - count :]}
+        left = [one for one in history if id(one) not in gone]
+        verdicts = check(left)
+        if all(verdict.explained for verdict in verdicts):
+            return count, left, verdicts
+        first = first or (0, left, verdicts)
+    assert first is not None
+    return first
+
+
 @dataclass(frozen=True, slots=True)
 class Losses:
     """Acknowledged operations that a final reading does not show, or shows more than once."""

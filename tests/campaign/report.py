@@ -41,6 +41,7 @@ def summarise(outcomes: Sequence[Outcome], timeout_ms: int, seconds: float) -> d
         "maybe": sum(one.maybe for one in outcomes),
         "lost": sum(one.lost for one in outcomes),
         "doubled": sum(one.doubled for one in outcomes),
+        "admitted_lost_with_both_nodes": sum(one.admitted for one in outcomes),
         "surplus_generations": sum(one.surplus for one in outcomes),
         "zombie_bytes_at_the_edge": sum(one.zombie_bytes for one in outcomes),
         "violations": sum(len(one.violations) for one in outcomes),
@@ -59,11 +60,12 @@ def write(path: Path, options: dict[str, Any], outcomes: Sequence[Outcome], summ
 
 def line(outcome: Outcome, total: int) -> str:
     surplus = f", {outcome.surplus} changes of generation too many" if outcome.surplus else ""
+    admitted = f", {outcome.admitted} lost with both nodes, and said" if outcome.admitted else ""
     said = "".join(f"\n     ! {violation}" for violation in outcome.violations)
     return (
         f"{outcome.number:4}/{total} {outcome.fault:26} {outcome.operations:5} operations"
         f" ({outcome.maybe} maybe), gap {outcome.gap_ms:7.1f} ms, rejoin {outcome.rejoin_gap_ms:6.1f} ms,"
-        f" generation {outcome.generation}, {outcome.seconds:.1f} s{surplus}{said}"
+        f" generation {outcome.generation}, {outcome.seconds:.1f} s{surplus}{admitted}{said}"
     )
 
 

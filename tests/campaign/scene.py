@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,14 @@ from ftvm.replication.messages import Ledger
 from tests.campaign.cluster import ADDRESSES, CLIENTS, EDGE_PORT, Cluster
 from tests.campaign.faults import Fault
 from tests.campaign.history import Op, Operation
-from tests.campaign.linearizability import Losses, Undecided, check, count_increments, count_tokens
+from tests.campaign.linearizability import (
+    Losses,
+    Undecided,
+    check,
+    count_increments,
+    count_tokens,
+    lost_suffix,
+)
 from tests.campaign.load import COUNTERS, LISTS, Load, longest_gap_ns
 from tests.namespaces.capture import Capture
 from transport.background import open_background
@@ -33,6 +40,9 @@ QUIET_S = 0.1
 
 WRITTEN_S = 0.3
 """So long after the last answer a log on disk certainly has it: a node writes every 50 ms what it has committed."""
+
+UNWRITTEN_NS = 300_000_000
+"""So old may be what no disk has yet; for the slow computer, some times those 50 ms."""
 
 POLL_S = 0.01
 NS_PER_MS = 1_000_000
@@ -56,6 +66,8 @@ class Outcome:
     surplus: int = 0
     zombie_bytes: int = 0
     """That a woken zombie sent to the edge, as the edge's network card saw them; none of them was delivered."""
+    admitted: int = 0
+    """Acknowledged operations that were lost with both nodes at once, and the machine said so."""
     violations: list[str] = field(default_factory=list)
 
 
@@ -70,6 +82,7 @@ class Scene:
         self.windows: list[tuple[int, int]] = []
         self.violations: list[str] = []
         self.zombie_bytes = 0
+        self.forgiven: tuple[int, int] | None = None
         self._load = load
         self._capture = capture
         self._base = 0
@@ -123,6 +136,21 @@ class Scene:
             yield
         finally:
             self._load.speak()
+
+    async def admitted_loss(self) -> bool:
+        """Whether the machine says that its restart, the newest one, lost anything that clients may have seen."""
+        await self.protected()
+        restarted = (await self.cluster.status(self.primary))["core"]["restart"]
+        while restarted and restarted["lost_outputs"] is None:
+            await trio.sleep(POLL_S)
+            restarted = (await self.cluster.status(self.primary))["core"]["restart"]
+        if not restarted:
+            self.violations.append(f"{self.primary} says nothing of a restart")
+        return bool(restarted and (restarted["lost_outputs"] or restarted["lost_inputs"]))
+
+    def forgive(self, killed_ns: int) -> None:
+        """What was answered just before nobody was left may be lost, from some moment on."""
+        self.forgiven = (killed_ns - UNWRITTEN_NS, killed_ns + UNWRITTEN_NS)
 
     async def protected(self) -> None:
         """Wait until the machine is protected again, and see anew who is who."""
@@ -210,7 +238,7 @@ async def play(cluster: Cluster, captures: Captures, number: int, fault: Fault, 
             cluster.rounds += 1
             if (counted := await load.count_round()) != cluster.rounds:
                 outcome.violations.append(f"round {cluster.rounds} of this machine: it counted {counted}")
-            _judge_history(load, values, outcome)
+            _judge_history(load.history, load, values, scene.forgiven, outcome)
             await _judge_machine(cluster, roles, before, fault, outcome)
             _judge_wire(captures, outcome)
     except trio.TooSlowError:
@@ -245,18 +273,28 @@ async def _under_load(scene: Scene, load: Load, fault: Fault, outcome: Outcome) 
     outcome.violations += scene.violations
 
 
-def _judge_history(load: Load, values: dict[str, bytes | None], outcome: Outcome) -> None:
-    losses = Losses()
-    for name, count in [(name, count_tokens) for name in LISTS] + [(name, count_increments) for name in COUNTERS]:
-        writes = [one for one in load.history if one.key == load.key(name) and one.op in (Op.APPEND, Op.INCR)]
-        losses += count(writes, values[name])
-    outcome.operations = sum(not one.is_maybe for one in load.history)
-    outcome.maybe = len(load.history) - outcome.operations
-    outcome.lost, outcome.doubled = losses.lost, losses.doubled
+def _judge_history(
+    history: Sequence[Operation],
+    load: Load,
+    values: dict[str, bytes | None],
+    forgiven: tuple[int, int] | None,
+    outcome: Outcome,
+) -> None:
+    outcome.operations = sum(not one.is_maybe for one in history)
+    outcome.maybe = len(history) - outcome.operations
     try:
-        outcome.violations += [str(verdict) for verdict in check(load.history) if not verdict.explained]
+        if forgiven is None:
+            verdicts = check(history)
+        else:
+            outcome.admitted, history, verdicts = lost_suffix(history, *forgiven)
+        outcome.violations += [str(verdict) for verdict in verdicts if not verdict.explained]
     except Undecided as error:
         outcome.violations.append(f"no verdict: {error}")
+    losses = Losses()
+    for name, count in [(name, count_tokens) for name in LISTS] + [(name, count_increments) for name in COUNTERS]:
+        writes = [one for one in history if one.key == load.key(name) and one.op in (Op.APPEND, Op.INCR)]
+        losses += count(writes, values[name])
+    outcome.lost, outcome.doubled = losses.lost, losses.doubled
     if losses != Losses():
         outcome.violations.append(f"{losses.lost} acknowledged operations lost, {losses.doubled} doubled")
 

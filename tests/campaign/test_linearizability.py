@@ -17,6 +17,7 @@ from tests.campaign.linearizability import (
     check_key,
     count_increments,
     count_tokens,
+    lost_suffix,
 )
 
 KEY = "k"
@@ -223,6 +224,21 @@ def test_an_acknowledged_append_that_vanishes_or_repeats_is_rejected(count: int,
         read = did(Op.GET, b"", 1000, 1001, value)
         assert explained(*history, read) == (losses == Losses())
         assert count_tokens(history, value) == losses
+
+
+def test_of_a_machine_that_lost_its_end_only_the_end_is_missing() -> None:
+    """The last of the late answers, whatever their keys, and none before."""
+    counts = [did(Op.INCR, b"", 10 * number, 10 * number + 5, number + 1) for number in range(6)]
+    other = Operation(1, Op.SET, "other", b"x", 52, 56, "OK")
+    for kept in range(3, 7):
+        reads = [did(Op.GET, b"", 1000, 1001, b"%d" % kept), Operation(2, Op.GET, "other", b"", 1000, 1001, None)]
+        count, left, verdicts = lost_suffix([*counts, other, *reads], 30, 100)
+        assert all(verdict.explained for verdict in verdicts)
+        assert (count, len(left)) == (7 - kept, 2 + kept)
+    too_much = did(Op.GET, b"", 1000, 1001, b"2")
+    assert not all(verdict.explained for verdict in lost_suffix([*counts, too_much], 30, 100)[2])
+    hole = [did(Op.GET, b"", 1000, 1001, b"5"), Operation(2, Op.GET, "other", b"", 1000, 1001, b"x")]
+    assert not all(verdict.explained for verdict in lost_suffix([*counts, other, *hole], 30, 100)[2])
 
 
 def test_increments_are_counted_with_those_that_may_have_happened() -> None:
