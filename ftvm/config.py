@@ -21,6 +21,7 @@ NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 RESERVED_NODE_NAMES = frozenset({"edge", "authority", "client", "witness"})
 ENDPOINTS_MAX = 16
 ENDPOINT_PATTERN = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+NODES_MIN, NODES_MAX = 2, 8
 FILE_SIZE_MAX = 1 << 20
 RAM_MIB_MAX = 2048
 SOCKET_PATH_SIZE_MAX = 100
@@ -256,10 +257,10 @@ class Config:
     security: SecurityConfig
 
     def __post_init__(self) -> None:
-        if len(self.nodes) != 2:
+        if not NODES_MIN <= len(self.nodes) <= NODES_MAX:
             raise ConfigError(
-                f"[nodes]: expected two tables, [nodes.NAME] for each host, got {len(self.nodes)};"
-                " a machine that needs no protection runs with `ftvm run`"
+                f"[nodes]: expected {NODES_MIN} to {NODES_MAX} tables, [nodes.NAME] for each host, got"
+                f" {len(self.nodes)}; a machine that needs no protection runs with `ftvm run`"
             )
         for name in self.nodes:
             if not NAME_PATTERN.fullmatch(name) or name in RESERVED_NODE_NAMES:
@@ -268,9 +269,15 @@ class Config:
                     f" {', '.join(sorted(RESERVED_NODE_NAMES))}; rename the node"
                 )
         for key in ("listen", "log", "control"):
-            one, other = (getattr(node, key) for node in self.nodes.values())
-            if one == other and one is not None and getattr(one, "port", None) != 0:
-                raise ConfigError(f"[nodes]: both nodes have {key} = {str(one)!r}; give each its own")
+            taken: dict[object, str] = {}
+            for name, node in self.nodes.items():
+                one = getattr(node, key)
+                if one in taken and getattr(one, "port", None) != 0:
+                    raise ConfigError(
+                        f"[nodes]: {taken[one]} and {name} both have {key} = {str(one)!r}; give each its own"
+                    )
+                if one is not None:
+                    taken[one] = name
 
     def node(self, name: str) -> NodeConfig:
         """The node called `name`; ConfigError names those that exist."""
@@ -278,10 +285,10 @@ class Config:
             raise ConfigError(f"no node {name!r} in this machine; it has {' and '.join(self.nodes)}")
         return self.nodes[name]
 
-    def peer_of(self, name: str) -> str:
-        """The name of the other node."""
+    def peers_of(self, name: str) -> tuple[str, ...]:
+        """The names of the other nodes."""
         self.node(name)
-        return next(other for other in self.nodes if other != name)
+        return tuple(other for other in self.nodes if other != name)
 
 
 def load(

@@ -27,6 +27,10 @@ class FtvmError(Exception):
     exit_code = ExitCode.USAGE
 
 
+class UsageError(FtvmError):
+    """Flags that do not go together."""
+
+
 class ConfigError(FtvmError):
     """`machine.toml`, a flag or an environment variable is wrong."""
 

@@ -57,7 +57,7 @@ def test_the_example_reads_with_paths_relative_to_the_file_and_defaults(tmp_path
     assert config.node("beta").listen == Address("::1", 7002)
     assert config.node("beta").log is None
     assert config.node("beta").control == tmp_path / "beta.sock"
-    assert config.peer_of("alpha") == "beta"
+    assert config.peers_of("alpha") == ("beta",)
     assert config.edge.listen == Address("0.0.0.0", 6379)
     assert config.security.folder("alpha") == tmp_path / "certs/alpha"
 
@@ -85,8 +85,13 @@ def test_the_example_reads_with_paths_relative_to_the_file_and_defaults(tmp_path
         ('kind = "directory"', 'kind = "directory"\naddress = "h:1"', ["[arbiter] address", "does not use it"]),
         ("[nodes.beta]", "[nodes.edge]", ["[nodes.edge]", "rename"]),
         ("[nodes.beta]", "[nodes.Beta]", ["[nodes.Beta]", "rename"]),
-        ('"[::1]:7002"', '"127.0.0.1:7001"', ["both nodes", "listen"]),
-        ("[security]", "[nodes.gamma]\nlisten = 'h:1'\n[security]", ["two tables", "3"]),
+        ('"[::1]:7002"', '"127.0.0.1:7001"', ["alpha and beta both", "listen"]),
+        ("[security]", "[nodes.gamma]\nlisten = '[::1]:7002'\n[security]", ["beta and gamma both", "listen"]),
+        (
+            "[security]",
+            "".join(f"[nodes.n{n}]\nlisten = 'h:{n}'\n" for n in range(1, 8)) + "[security]",
+            ["2 to 8 tables", "got 9"],
+        ),
         ("[nodes.beta]", "[nodes]\nbeta = 3\n[x]", ["unknown section", "'x'"]),
         ("[machine]", "nodes = 3\n[machine", ["not valid TOML"]),
         ('control = "beta.sock"', f'control = "{"s" * 120}"', ["[nodes.beta] control", "at most 100"]),
@@ -191,7 +196,7 @@ def test_a_path_from_the_environment_is_relative_to_the_user(tmp_path: Path, mon
 
 def test_a_config_built_in_python_is_checked_too(tmp_path: Path) -> None:
     config = load(write(tmp_path, EXAMPLE))
-    with pytest.raises(ConfigError, match="two tables"):
+    with pytest.raises(ConfigError, match="2 to 8 tables"):
         dataclasses.replace(config, nodes={"alpha": config.node("alpha")})
     with pytest.raises(ConfigError, match="alpha and beta"):
         config.node("gamma")
@@ -220,3 +225,9 @@ def test_an_address_that_parses_prints_as_it_was(host: str, port: int) -> None:
 
 def test_environment_names_are_made_of_section_and_key() -> None:
     assert environment_name("nodes.alpha-1", "listen") == "FTVM_NODES_ALPHA_1_LISTEN"
+
+
+def test_a_machine_may_have_up_to_eight_nodes_and_each_knows_all_others(tmp_path: Path) -> None:
+    more = "".join(f"[nodes.n{n}]\nlisten = 'h:{n}'\n" for n in range(1, 7))
+    config = load(write(tmp_path, EXAMPLE.replace("[security]", more + "[security]")))
+    assert config.peers_of("n3") == ("alpha", "beta", "n1", "n2", "n4", "n5", "n6")

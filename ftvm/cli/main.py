@@ -16,6 +16,8 @@ COMMANDS = {
     "run": ("ftvm.cli.run:run", "Run a guest image alone."),
     "primary": ("ftvm.cli.nodes:primary", "Start a protected machine."),
     "shadow": ("ftvm.cli.nodes:shadow", "Join a protected machine as its shadow."),
+    "promote": ("ftvm.cli.planned:promote", "Make a shadow the live node."),
+    "migrate": ("ftvm.cli.planned:migrate", "Move the machine to another node, and end the old one."),
     "edge": ("ftvm.cli.edge:edge", "Serve the machine's console to clients."),
     "witness": ("ftvm.cli.witness:witness", "Grant generations to a machine's nodes, from a third host."),
     "status": ("ftvm.cli.status:status", "How the nodes and the edge are."),

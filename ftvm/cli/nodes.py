@@ -13,14 +13,25 @@ from cyclopts import Parameter
 
 from ftvm.cli.progress import prepared_kernel
 from ftvm.config import load
-from ftvm.errors import ExitCode
+from ftvm.errors import ExitCode, UsageError
 from transport.background import open_background
 
 Node = Annotated[str, Parameter(name=["--node", "-n"], env_var="FTVM_NODE")]
 
 
-def primary(machine: Path, /, *, node: Node, force: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Start a machine cold, as its first primary.
+def primary(
+    machine: Path,
+    /,
+    *,
+    node: Node,
+    force: Annotated[bool, Parameter(negative="")] = False,
+    force_restart: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Start a machine, or go on with one: whatever is right after what happened.
+
+    Never started, or powered off: a cold start. Lost on all nodes: this one goes on from its log, once every member
+    that may hold more was heard and does not; it waits for those, and says so. Live elsewhere: this node joins it as a
+    shadow, if it has a log of the machine (so one command may stand in a service that is always started again).
 
     Parameters
     ----------
@@ -29,13 +40,20 @@ def primary(machine: Path, /, *, node: Node, force: Annotated[bool, Parameter(ne
     node
         Which of its [nodes] this process is.
     force
-        Give up a machine that still has a generation at the arbiter, and what it holds.
+        The last resort: start cold, and give up a machine that still has a generation at the arbiter, with all it was.
+    force_restart
+        Go on from this node's log although a node that cannot be asked may hold more, or a newer generation is known
+        to be lost: what came after this log is given up.
     """
-    return _run(machine, node, "primary", force=force)
+    if force and force_restart:
+        raise UsageError("--force starts cold, --force-restart goes on from the log: give one of them")
+    return _run(machine, node, "primary", force=force, force_restart=force_restart)
 
 
 def shadow(machine: Path, /, *, node: Node) -> int:
     """Join the live node as its shadow: follow it in lockstep, and take over when it dies.
+
+    Where none is live after a loss of all nodes, and this one's log is the longest, it goes on from that.
 
     Parameters
     ----------
@@ -44,10 +62,10 @@ def shadow(machine: Path, /, *, node: Node) -> int:
     node
         Which of its [nodes] this process is.
     """
-    return _run(machine, node, "shadow", force=False)
+    return _run(machine, node, "shadow")
 
 
-def _run(machine: Path, node: str, role: str, *, force: bool) -> int:
+def _run(machine: Path, node: str, role: str, *, force: bool = False, force_restart: bool = False) -> int:
     config = load(machine, environment=os.environ)
     config.node(node)
     prepared_kernel()
@@ -60,7 +78,7 @@ def _run(machine: Path, node: str, role: str, *, force: bool) -> int:
     async def main() -> Outcome:
         async with open_background() as nursery:
             nursery.start_soon(cancel_on_signal, nursery.cancel_scope)
-            return await run_node(config, node, role, force=force)
+            return await run_node(config, node, role, force=force, force_restart=force_restart)
         return Outcome(ExitCode.OK, f"node {node} was told to stop")
 
     outcome = trio.run(main)

@@ -26,7 +26,7 @@ def status(machine: Path, /, *, as_json: Annotated[bool, Parameter(name="--json"
         Print one JSON object instead of a table.
     """
     config = load(machine, environment=os.environ)
-    answers = trio.run(_gather, config)
+    answers = trio.run(gather, config)
     protected = any(answer.get("core", {}).get("state") == "PROTECTED" for answer in answers.values())
     if as_json:
         print(json.dumps({"machine": config.machine.name, "protected": protected, "processes": answers}))
@@ -35,7 +35,8 @@ def status(machine: Path, /, *, as_json: Annotated[bool, Parameter(name="--json"
     return int(ExitCode.OK if protected else ExitCode.NOT_PROTECTED)
 
 
-async def _gather(config: Config) -> dict[str, dict[str, Any]]:
+async def gather(config: Config) -> dict[str, dict[str, Any]]:
+    """What each process of the machine that runs on this host says, by its name; `error` where none answers."""
     sockets = {name: node.control for name, node in config.nodes.items()} | {"edge": config.edge.control}
     answers: dict[str, dict[str, Any]] = {}
 
@@ -65,10 +66,23 @@ def _print_table(config: Config, answers: dict[str, dict[str, Any]]) -> None:
         elif "core" in answer:
             core, log = answer["core"], answer["log"]
             tick = answer["engine"]["tick"] if answer["engine"] else core["tick"]
-            remark = log["trouble"] or ("members: " + ", ".join(core["members"]) if core["members"] else "")
+            remark = _remark(core, log)
             lag = str(core["lag_ticks"]) if core["members"] else ""
             table.add_row(name, core["state"], str(core["generation"]), str(tick), lag, str(log["bytes"]), remark)
         else:
             remark = f"{answer['clients']} clients on port {answer['port']}, nodes: {', '.join(answer['nodes'])}"
             table.add_row(name, "serving", str(answer["generation"]), "", "", "", remark)
     Console().print(table)
+
+
+def _remark(core: dict[str, Any], log: dict[str, Any]) -> str:
+    restart = core["restart"]
+    if log["trouble"] or core["waits_for"]:
+        return str(log["trouble"] or core["waits_for"])
+    parts = ["members: " + ", ".join(core["members"])] if core["members"] else []
+    if restart:
+        lost = "no edge has said yet what was lost"
+        if restart["lost_outputs"] is not None:
+            lost = f"lost to the edge: {restart['lost_outputs']} units of output, {restart['lost_inputs']} of input"
+        parts.append(f"restarted from generation {restart['base']} at position {restart['pos']}; {lost}")
+    return "; ".join(parts)

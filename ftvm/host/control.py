@@ -140,17 +140,17 @@ async def _read_line(stream: trio.SocketStream, buffer: bytearray) -> bytes | No
     return line
 
 
-async def ask(path: Path, op: str, **arguments: Any) -> Answer:
+async def ask(path: Path, op: str, *, timeout_s: float = ANSWER_TIMEOUT_S, **arguments: Any) -> Answer:
     """Ask the process behind `path`. Raises `NotProtected` if nobody answers, `ControlError` if it refuses."""
     try:
-        with trio.fail_after(ANSWER_TIMEOUT_S):
+        with trio.fail_after(timeout_s):
             async with await trio.open_unix_socket(os.fspath(path)) as stream:
                 await stream.send_all(json.dumps({"op": op, **arguments}).encode() + b"\n")
                 line = await _read_line(stream, bytearray())
     except (OSError, trio.BrokenResourceError) as error:
         raise NotProtected(f"{path}: no running process answers ({error}); is it started?") from None
     except trio.TooSlowError:
-        raise NotProtected(f"{path}: no answer within {ANSWER_TIMEOUT_S:.0f} s") from None
+        raise NotProtected(f"{path}: no answer within {timeout_s:.0f} s") from None
     if line is None:
         raise NotProtected(f"{path}: the process went away before it answered")
     try:

@@ -93,6 +93,11 @@ class Journal:
     def is_kept(self) -> bool:
         return self._path is not None
 
+    @property
+    def awaits_file(self) -> bool:
+        """What was stamped is not written yet, for there is no file: `adopt` brings it."""
+        return self._awaits_file
+
     def start(self, machine: MachineIdentity, pos: int, state: bytes, stamp: Stamp) -> None:
         """A new log that begins with this state of the machine. An older one at the path is set aside."""
         number = self.begin(pos)

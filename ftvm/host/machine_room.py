@@ -234,6 +234,13 @@ class MachineRoom:
         self._counters.reprotection = self._sending.took(report) or self._counters.reprotection
 
     async def _sync(self, core: Node, number: int, wait: bool) -> None:
+        # A log whose file is still being made has the stamp only when that is there, and must not appear without it
+        # once somebody counts on it.
+        while True:
+            async with self._making_log:
+                pass
+            if not self._journal.awaits_file:
+                break
         fd = self._journal.duplicate_fd()
         if fd is not None:
             try:

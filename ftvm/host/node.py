@@ -314,9 +314,22 @@ class NodeShell:
     def ask_power_off(self) -> None:
         self._event(lambda now: self._core.ask_power_off(now))
 
-    def ask_hand_over(self) -> None:
+    def ask_hand_over(self, *, to: str = "", leave: bool = False) -> None:
         """A planned change of roles: the primary gives the machine to its shadow."""
-        self._event(lambda now: self._core.ask_hand_over(now))
+        self._event(partial(self._core.ask_hand_over, to=to, leave=leave))
+
+    def ask_promote(self) -> None:
+        """A shadow in sync claims the machine."""
+        self._event(lambda now: self._core.ask_promote(now))
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def wait_until(self, done: Callable[[], bool]) -> None:
+        """Until `done()`, which is looked at after every event; or until the node ends."""
+        while not done() and self._outcome is None:
+            await self._moved.park()
 
     def describe(self) -> Answer:
         """Everything `ftvm status` shows of this node, as JSON-ready values."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ftvm.host.control import Answer, Handler
+from ftvm.host import planned
+from ftvm.host.control import Answer, ControlError, Handler
 from ftvm.host.node import NodeShell
 
 
@@ -16,12 +17,17 @@ def handlers(shell: NodeShell) -> dict[str, Handler]:
         logged = await shell.log_digest()
         return {"tick": logged.tick, "digest": logged.digest.hex()}
 
-    async def hand_over(_request: Answer) -> Answer:
-        shell.ask_hand_over()
-        return {}
+    async def hand_over(request: Answer) -> Answer:
+        to, leave = request.get("to", ""), request.get("leave", False)
+        if not isinstance(to, str) or not isinstance(leave, bool):
+            raise ControlError('"to" is the name of a node, and "leave" true or false')
+        return await planned.hand_over(shell, to, leave=leave)
+
+    async def promote(_request: Answer) -> Answer:
+        return await planned.promote(shell)
 
     async def power_off(_request: Answer) -> Answer:
         shell.ask_power_off()
         return {}
 
-    return {"status": status, "digest": digest, "hand-over": hand_over, "power-off": power_off}
+    return {"status": status, "digest": digest, "hand-over": hand_over, "promote": promote, "power-off": power_off}

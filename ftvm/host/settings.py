@@ -29,7 +29,8 @@ def of_core(config: Config, node: str) -> ReplicationConfig:
     replication = config.replication
     return ReplicationConfig(
         name=node,
-        peers=(config.peer_of(node),),
+        peers=config.peers_of(node),
+        machine=config.machine.name,
         timeout_ns=replication.detector_timeout_ms * NS_PER_MS,
         heartbeat_ns=int(replication.detector_timeout_ms * NS_PER_MS / SESSION_BEATS_PER_TIMEOUT),
         lag_ticks_max=replication.lag_max_ms * TICKS_PER_MS_MAX,

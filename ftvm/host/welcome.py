@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ftvm.credentials import ROLE_EDGE, ROLE_NODE
-from ftvm.errors import ProtocolError
+from ftvm.errors import LogError, ProtocolError
+from ftvm.log.codec import decode_stamp, encode_stamp
 from ftvm.log.entry import LOG_VERSION
+from ftvm.log.stamp import Held
 from ftvm.replication.events import Presence
 from ftvm.replication.messages import LIFE_SIZE, Life
 from transport.errors import Refuse
@@ -20,6 +22,9 @@ from transport.identity import Identity
 
 PEER, EDGE, PROBE = "peer", "edge", "probe"
 NAME_SIZE_MAX = 64
+NUMBER_SIZE_MAX = 18
+TEXT_SIZE_MAX = 300
+"""Bytes of what is for people to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +85,43 @@ def _check_machine(parameters: Parameters, machine: MachineIdentity) -> None:
 
 
 def encode_presence(presence: Presence) -> Parameters:
-    return {"life": presence.life, "gen": b"%d" % presence.gen, "live": b"1" if presence.live else b"0"}
+    parameters = {
+        "life": presence.life,
+        "gen": b"%d" % presence.gen,
+        "live": b"%d" % presence.live,
+        "busy": b"%d" % presence.busy,
+    }
+    held = presence.held
+    if held is not None:
+        parameters["held"] = b"%d %d" % (held.pos, held.tick)
+        parameters["stamp"] = b"" if held.stamp is None else encode_stamp(held.stamp)
+        parameters["written"] = held.written.encode()[:TEXT_SIZE_MAX]
+        parameters["trouble"] = held.trouble.encode()[:TEXT_SIZE_MAX]
+    return parameters
 
 
 def decode_presence(parameters: Parameters) -> Presence:
     """Raises `ProtocolError`: the peer is ours by its certificate, and still not believed."""
-    life, gen, live = (parameters.get(key, b"") for key in ("life", "gen", "live"))
-    if len(life) != LIFE_SIZE or not gen.isdigit() or len(gen) > 18 or live not in (b"0", b"1"):
+    life, gen, live, busy = (parameters.get(key, b"") for key in ("life", "gen", "live", "busy"))
+    if len(life) != LIFE_SIZE or not _is_number(gen) or not {live, busy} <= {b"0", b"1"}:
         raise ProtocolError("a WELCOME without a valid life, generation and state")
-    return Presence(life, int(gen), live == b"1")
+    return Presence(life, int(gen), live == b"1", busy == b"1", _decode_held(parameters))
+
+
+def _is_number(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= NUMBER_SIZE_MAX
+
+
+def _decode_held(parameters: Parameters) -> Held | None:
+    if "held" not in parameters:
+        return None
+    pos, _, tick = parameters["held"].partition(b" ")
+    stamp = parameters.get("stamp", b"")
+    written, trouble = (parameters.get(key, b"")[:TEXT_SIZE_MAX] for key in ("written", "trouble"))
+    if not _is_number(pos) or not _is_number(tick) or bool(stamp) == bool(trouble):
+        raise ProtocolError("a WELCOME that tells of a log without saying what it holds")
+    texts = (text.decode("utf-8", "replace") for text in (written, trouble))
+    try:
+        return Held(decode_stamp(stamp) if stamp else None, int(pos), int(tick), *texts)
+    except LogError as error:
+        raise ProtocolError(f"a WELCOME with a stamp that is none: {error}") from error

@@ -14,17 +14,15 @@ without harm to what was promised.
 from collections.abc import Sequence
 
 from ftvm.errors import ExitCode, ProtocolError
-from ftvm.log.entry import Action, Entry
-from ftvm.replication.arbitration import ACCEPTING, LIVE, Cause, State
+from ftvm.log.entry import Entry
+from ftvm.replication.arbitration import ACCEPTING, Cause, State
 from ftvm.replication.effects import (
     AskArbiter,
     CloseSession,
     Effect,
     Exit,
-    InjectControl,
     Join,
     Note,
-    Quiesce,
     StartOver,
 )
 from ftvm.replication.events import Absence, OutputLike, Presence, ProbeAnswer
@@ -40,23 +38,22 @@ from ftvm.replication.messages import (
     Read,
     Refused,
 )
+from ftvm.replication.planned import Planned
 from ftvm.replication.primary import Stage
 from ftvm.replication.replica import ReplicationConfig
 from ftvm.replication.succession import Halt
-from ftvm.replication.waiting import Waiting
 
 WATCHING = frozenset({State.JOINING, State.IN_SYNC, State.SUSPECT})
 """States in which the silence of the primary means something."""
 
 
-class Node(Waiting):
+class Node(Planned):
     """See the module. `life` is 16 random bytes, never used before. Methods are events; each returns its effects,
     to be carried out in order. After `Exit` or `StartOver` events have no effect any more."""
 
     def __init__(self, config: ReplicationConfig, life: Life) -> None:
         super().__init__(config, life)
         self._beat_at_ns = 0
-        self._hand_over_to = ""
 
     # ---- the arbiter
 
@@ -293,64 +290,6 @@ class Node(Waiting):
         final = self._primary.edges.received(edge, message)
         if final and self._state in ACCEPTING:
             self._power_off()
-        return self._leave()
-
-    # ---- the operator
-
-    def ask_hand_over(self, now_ns: int, *, to: str = "", leave: bool = False) -> list[Effect]:
-        """Gives the machine to the shadow, if there is one in sync; takes it back if that does not claim in time.
-
-        `to` names which one. With `leave` this node ends once the other is live, instead of joining it.
-        """
-        self._enter(now_ns)
-        if not self.hand_over_obstacle(to):
-            self._hand_over_to, self._leaves = to, leave
-            self._primary.stand_still()
-            self._primary.edges.takes_input = False
-            self._since_ns = now_ns
-            self._replica.emit(Quiesce())
-        return self._leave()
-
-    def hand_over_obstacle(self, to: str = "") -> str:
-        """Why the machine cannot be handed over (to that node) now; "" if it can."""
-        members = {member.peer: member for member in self._primary.members()}
-        joiners = [one.peer for one in self._primary.followers.values() if one.peer not in members]
-        lag = max((self._replica.tick - one.tick for name, one in members.items() if to in ("", name)), default=0)
-        match self._state:
-            case _ if self._halt is not None:
-                return f"the guest has halted ({self._halt.how}, code {self._halt.code}): there is nothing to hand over"
-            case State.CEDING:
-                return "a hand-over is under way already"
-            case State.PROTECTED if not self._primary.running:
-                return "a hand-over is under way already"
-            case State.SOLO if joiners:
-                return f"{', '.join(joiners)} is joining and not in sync yet: wait until it is"
-            case State.SOLO:
-                return "no shadow is in sync: start one with `ftvm shadow`"
-            case State.PROTECTED if to and to not in members:
-                return f"{to} is not in sync" + (", it is joining: wait until it is" if to in joiners else ": start it")
-            case State.PROTECTED if lag > self._config.lag_ticks_max:
-                return f"the shadow is {lag} ticks behind (more than {self._config.lag_ticks_max}): ask again"
-            case State.PROTECTED:
-                return ""
-        return f"{self._config.name} does not run the machine live now ({self._state.name})"
-
-    def _leave_for(self, peer: str) -> None:
-        newest = self._ledger.records[-1]
-        self._stamper.left(newest.gen, newest.life)
-        self._end(Exit(ExitCode.OK, f"the machine runs on {peer} in generation {newest.gen}: this node has left it"))
-
-    def ask_promote(self, now_ns: int) -> list[Effect]:
-        """A shadow in sync claims now, as if its primary were dead."""
-        self._enter(now_ns)
-        if self._state in (State.IN_SYNC, State.SUSPECT):
-            self._presume_dead("the operator asks for it")
-        return self._leave()
-
-    def ask_power_off(self, now_ns: int) -> list[Effect]:
-        self._enter(now_ns)
-        if self._state in LIVE and self._executing:
-            self._replica.emit(InjectControl(Action.POWER_OFF))
         return self._leave()
 
     # ---- time
