@@ -288,7 +288,7 @@ class Carrier:
         try:
             if first:
                 path.write(first)
-        except PathLost:
+        except TransportError:
             self._is_lost = True
         if self._interruption is not None and self._redial is None:
             self._interruption.cancel()

@@ -48,6 +48,8 @@ from transport.resume import UNKNOWN_SESSION, decode_resume
 from transport.tls import TlsCipher
 
 HALF_OPEN_MAX = 64
+CHANNELS_MAX = 512
+"""Welcome clients at a time: what one of them may hold is bounded, and so is how often it may come."""
 INTERRUPTED_MAX = 16
 REFUSAL_LINGER_S = 0.5
 """How long a refused client has to read why, before unread bytes of its own reset the connection."""
@@ -197,6 +199,8 @@ class _Server:
                 self.resume(path, identity, frame)
                 return None
             hello = ServerHandshake().receive(frame)
+            if len(self.sessions) >= CHANNELS_MAX:
+                raise Refuse(f"{CHANNELS_MAX} channels are open here, and no more are taken")
             parameters = self.accept(identity, hello.parameters)
         except (IdentityMismatch, Refuse, SessionViolation, ResumeFailed) as error:
             path.write(path.encode(FrameType.REFUSED, encode_reason(str(error))))

@@ -18,6 +18,8 @@ from transport.tls import Cipher
 RECEIVE_SIZE = 128 * 1024
 WRITE_SIZE = 256 * 1024
 """How much plaintext is encrypted at once: what waits in the buffer is at most this and a frame."""
+UNSENT_SIZE_MAX = 4 * WRITE_SIZE
+"""What waits for the kernel when TLS itself has to answer a peer that asks without end and does not read."""
 
 _SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -180,6 +182,8 @@ class Path:
             self.cipher.feed(await self._receive_some())
             self.decoder.feed(self.cipher.read())
             self._send_ciphertext()
+            if len(self._unsent) > UNSENT_SIZE_MAX:
+                raise PathLost("connection given up: the peer does not read the answers to what it asks")
         return frame
 
     async def wait_end(self) -> None:

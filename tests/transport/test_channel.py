@@ -12,7 +12,7 @@ from transport.channel import Channel, Limits, Peer, run_channel
 from transport.errors import ChannelClosed, FrameTruncated, SessionViolation
 from transport.frame import FrameDecoder, FrameEncoder, FrameType
 from transport.heartbeat import HeartbeatKeys
-from transport.path import Path, PathLost
+from transport.path import UNSENT_SIZE_MAX, Path, PathLost
 from transport.session import SEGMENT_OVERHEAD, WINDOW_SIZE
 from transport.testing import NODE_B, MemoryWire, PlainCipher, memory_channel_pair, memory_wire_pair
 
@@ -264,6 +264,31 @@ def test_an_exception_in_the_block_comes_out_as_it_is_and_the_peer_hears_of_it()
         with pytest.raises(ChannelClosed, match="failed: KeyError") as caught:
             a.receive_nowait()
         assert caught.value.clean
+
+    run(main)
+
+
+class Talkative(PlainCipher):
+    """Answers whatever comes with a lot of its own, as TLS answers a peer that asks for new keys without end."""
+
+    def read(self) -> bytes:
+        self._outgoing += bytes(100_000)
+        return super().read()
+
+
+def test_a_peer_that_asks_without_reading_the_answers_is_given_up() -> None:
+    async def main() -> None:
+        wire, far = memory_wire_pair()
+        path, encoder = Path(wire, Talkative(NODE_B)), FrameEncoder()
+
+        async def read_all() -> None:
+            while True:
+                far.try_send(memoryview(encoder.encode(FrameType.ACK, bytes(8))))
+                await path.read_frame()
+
+        with pytest.raises(PathLost, match="does not read the answers"):
+            await read_all()
+        assert len(path._unsent) <= UNSENT_SIZE_MAX + 100_000
 
     run(main)
 

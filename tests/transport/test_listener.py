@@ -159,6 +159,24 @@ def test_a_crowd_of_half_open_connections_does_not_keep_a_good_client_out(
     run(main)
 
 
+def test_only_so_many_channels_are_open_at_a_time(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_module, "CHANNELS_MAX", 2)
+
+    async def main(nursery: trio.Nursery) -> None:
+        port = await start_server(nursery, pki.a)
+        context = client_context(pki.b)
+        async with open_channel(HOST, port, context, NODES, HELLO), open_channel(HOST, port, context, NODES, HELLO):
+            with pytest.raises(PeerRefused, match="2 channels are open here"):
+                await connect(port, pki.b)
+        with trio.fail_after(2):
+            while True:
+                with contextlib.suppress(PeerRefused):
+                    await connect(port, pki.b)
+                    break
+
+    run(main)
+
+
 def test_a_probe_is_no_news(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
     async def main(nursery: trio.Nursery) -> None:
         port = await start_server(nursery, pki.a)
