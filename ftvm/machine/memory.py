@@ -7,6 +7,7 @@ nobody writes, each digest also renews a slice of the others, round and round.
 
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,22 @@ ZERO_HASH: NDArray[np.uint64] = np.frombuffer(xxhash.xxh3_128_digest(bytes(PAGE)
 """Of a page that is all zero."""
 
 
+def _zeros(size: int) -> NDArray[np.uint8]:
+    """In large pages where the kernel has them: to fill small ones, most of the time goes into their faults, and a
+    process that has many of them takes long to die, with its sockets open."""
+    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):
+        area.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(area, np.uint8)
+
+
 class Memory:
     """RAM and ROM, machine state, and the kernel's own arrays, tied together by the control array."""
 
     def __init__(self, ram_bytes: int) -> None:
         self.ram_bytes = ram_bytes
         self.pages = (ram_bytes + ROM_SIZE) // PAGE
-        self.bytes = np.zeros(ram_bytes + ROM_SIZE, np.uint8)
+        self.bytes = _zeros(ram_bytes + ROM_SIZE)
         self.state = np.zeros(s.STATE_SIZE, np.int64)
         self.outputs = np.zeros(OUT_WORDS, np.int64)
         self.control = np.zeros(c.CONTROL_SIZE, np.int64)
@@ -100,10 +110,8 @@ class Memory:
         return nonzero
 
     def copy_bytes(self) -> NDArray[np.uint8]:
-        """Of RAM and ROM, into large pages: into small ones most of the time goes into their faults."""
-        area = mmap.mmap(-1, self.bytes.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        area.madvise(mmap.MADV_HUGEPAGE)
-        copy = np.frombuffer(area, np.uint8)
+        """Of RAM and ROM."""
+        copy = _zeros(self.bytes.nbytes)
         copy[:] = self.bytes
         return copy
 
