@@ -13,12 +13,14 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
+
+from ftvm.host.control import ControlError
 
 if TYPE_CHECKING:
     from tests.campaign.scene import Scene
@@ -296,6 +298,38 @@ async def hand_over(scene: Scene) -> None:
     await scene.recovered(generations=1)
 
 
+async def promote_stopped(scene: Scene) -> None:
+    """The operator knows that the primary is dead, and so the shadow need not wait until it has been silent for long.
+    He errs: it was stopped, and comes back."""
+    victim = scene.primary
+    await scene.strike()
+    scene.cluster.signal(victim, signal.SIGSTOP)
+    await scene.cluster.ask(scene.shadow, "promote")
+    await scene.recovered(generations=1)
+    async with scene.zombie(victim):
+        scene.cluster.signal(victim, signal.SIGCONT)
+
+
+async def promote_living(scene: Scene) -> None:
+    """The operator errs, and the primary is well: one of the two goes on, whichever claims first."""
+    await scene.strike()
+    with suppress(ControlError):  # the shadow came too late, and says so
+        await scene.cluster.ask(scene.shadow, "promote")
+    await scene.recovered(generations=1)
+
+
+async def migrate(scene: Scene) -> None:
+    """By the command, as an operator would before he takes the host away: the old process ends by itself, with 0."""
+    leaver, target = scene.primary, scene.shadow
+    await scene.strike()
+    await scene.command(leaver, "migrate", str(scene.cluster.toml), "--to", target)
+    await scene.recovered(generations=1)
+    code = await scene.cluster.wait_exit(leaver)
+    if code:
+        scene.violations.append(f"{leaver} has left with code {code}")
+    scene.cluster.join(leaver)
+
+
 FAULTS = (
     Fault("kill-primary", partial(kill, role="primary"), (1, 1), 240, "kill"),
     Fault("kill-shadow", partial(kill, role="shadow"), (1, 1), 40),
@@ -334,6 +368,9 @@ FAULTS = (
     Fault("cpu-pressure", partial(press, words=("--cpu", "2")), (0, 0), 5),
     Fault("clock-jumps", jump, (3, 3), 5),
     Fault("hand-over", hand_over, (1, 1), 20, "hand-over"),
+    Fault("promote-stopped", promote_stopped, (1, 1), 10, "kill"),
+    Fault("promote-living", promote_living, (1, 1), 10),
+    Fault("migrate", migrate, (1, 1), 10),
 )
 """A campaign of full size has 300 kills, 100 stops and 100 partitions."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -136,6 +138,16 @@ class Scene:
             yield
         finally:
             self._load.speak()
+
+    async def command(self, host: str, *words: str) -> None:
+        """`ftvm WORDS...` on a host, to its end; that it fails is a violation."""
+        command = self.cluster.network[host].command(sys.executable, "-m", "ftvm", *words)
+        done = await trio.run_process(
+            command, capture_stdout=True, stderr=subprocess.STDOUT, check=False, cwd=self.cluster.folder
+        )
+        if done.returncode:
+            said = done.stdout.decode(errors="replace")
+            self.violations.append(f"ftvm {words[0]} ended with code {done.returncode}: {said}")
 
     async def admitted_loss(self) -> bool:
         """Whether the machine says that its restart, the newest one, lost anything that clients may have seen."""
