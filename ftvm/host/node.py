@@ -314,6 +314,9 @@ class NodeShell:
     def ask_power_off(self) -> None:
         self._event(lambda now: self._core.ask_power_off(now))
 
+    def ask_reset(self) -> None:
+        self._event(lambda now: self._core.ask_reset(now))
+
     def ask_hand_over(self, *, to: str = "", leave: bool = False) -> None:
         """A planned change of roles: the primary gives the machine to its shadow."""
         self._event(partial(self._core.ask_hand_over, to=to, leave=leave))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ftvm.errors import NotProtected
 from ftvm.host import planned
 from ftvm.host.control import Answer, ControlError, Handler
 from ftvm.host.node import NodeShell
+from ftvm.replication.arbitration import ACCEPTING
 
 
 def handlers(shell: NodeShell) -> dict[str, Handler]:
@@ -30,4 +32,17 @@ def handlers(shell: NodeShell) -> dict[str, Handler]:
         shell.ask_power_off()
         return {}
 
-    return {"status": status, "digest": digest, "hand-over": hand_over, "promote": promote, "power-off": power_off}
+    async def reset(_request: Answer) -> Answer:
+        if shell.core.state not in ACCEPTING:
+            raise NotProtected(f"node {shell.name} does not run the machine live now")
+        shell.ask_reset()
+        return {}
+
+    return {
+        "status": status,
+        "digest": digest,
+        "hand-over": hand_over,
+        "promote": promote,
+        "power-off": power_off,
+        "reset": reset,
+    }

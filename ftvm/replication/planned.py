@@ -76,3 +76,10 @@ class Planned(Waiting):
         if self._state in LIVE and self._executing:
             self._replica.emit(InjectControl(Action.POWER_OFF))
         return self._leave()
+
+    def ask_reset(self, now_ns: int) -> list[Effect]:
+        """The board's reset button: logged like any input, so every replica resets at the same tick."""
+        self._enter(now_ns)
+        if self._state in ACCEPTING and self._halt is None:
+            self._replica.emit(InjectControl(Action.RESET))
+        return self._leave()
