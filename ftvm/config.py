@@ -23,6 +23,7 @@ ENDPOINTS_MAX = 16
 ENDPOINT_PATTERN = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 NODES_MIN, NODES_MAX = 2, 8
 FILE_SIZE_MAX = 1 << 20
+UNKNOWN_TOLD_MAX = 5
 RAM_MIB_MAX = 2048
 SOCKET_PATH_SIZE_MAX = 100
 """Linux takes 107 bytes for the path of a Unix socket; a temporary name beside it needs a few."""
@@ -99,7 +100,10 @@ def _path() -> dict[str, _Reader]:
             return folder / value
         if type(value) is not str or not value or "\0" in value:
             raise ValueError
-        return folder / Path(value).expanduser()
+        try:
+            return folder / Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError("~ of nobody") from None
 
     return {"reader": _Reader("a path", read)}
 
@@ -363,15 +367,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text.decode())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the path of a machine.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, a number with thousands of digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 def _unknown_key(file: str, section: str, unknown: set[str], known: list[str]) -> ConfigError:
     where = f"[{section}] " if section else ""
     what = "key" if section else "section"
+    told = ", ".join(f"{one!r:.40}" for one in sorted(unknown)[:UNKNOWN_TOLD_MAX])
     return ConfigError(
-        f"{file}: {where}unknown {what} {', '.join(sorted(map(repr, unknown)))};"
+        f"{file}: {where}unknown {what} {told};"
         f" expected {', '.join(known)}; correct or remove it"
     )
 
@@ -393,7 +398,7 @@ class _Tables:
         if table is None:
             table = {}
         if type(table) is not dict:
-            raise ConfigError(f"{self.file}: {name}: expected a table [{name}], got {table!r}")
+            raise ConfigError(f"{self.file}: {name}: expected a table [{name}], got {table!r:.80}")
         known = fields(kind)  # type: ignore[arg-type]
         unknown = set(table) - {one.name for one in known}
         if unknown:
@@ -425,7 +430,7 @@ class _Tables:
         try:
             return reader.read(value, folder)
         except ValueError:
-            raise ConfigError(f"{source}: expected {reader.expected}, got {value!r}; correct it") from None
+            raise ConfigError(f"{source}: expected {reader.expected}, got {value!r:.80}; correct it") from None
 
 
 def environment_name(section: str, key: str) -> str:

@@ -1,205 +1,81 @@
 """A node among wrong and hostile peers, edges and delays: whatever they say, the core must neither fail nor lie.
 
-The node's own side is true: the arbiter follows its rule, and the engine does what the effects say and reports it.
+The node's own side is true: the arbiter follows its rule, and the engine does what the effects say (see `shell`).
 Everything else is drawn. An exception that leaves the core is our bug, also (and most of all) an AssertionError.
-What is checked beside that: effects for the engine come only when there is one that can carry them out, every
-message that is sent can be encoded, and nothing is said to an edge in a generation that is not this life's.
 """
 
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from ftvm.log.entry import Control, Entry, Horizon, Input
+from ftvm.errors import ExitCode
+from ftvm.log.entry import Entry, Horizon, Input
+from ftvm.log.stamp import Held, Stamp
 from ftvm.replication import codec
-from ftvm.replication import effects as fx
 from ftvm.replication import messages as m
 from ftvm.replication.arbitration import State, decide, decide_activation
 from ftvm.replication.events import Absence, Presence
-from ftvm.replication.node import Node
-from ftvm.replication.replica import MILLISECOND_NS, ReplicationConfig
-from tests.fuzz.messages import DEVICE, EDGE_KINDS, LIVES, PEER_KINDS, Draw, DrawnChance, Focus, draw_message
+from ftvm.replication.replica import MILLISECOND_NS
+from tests.fuzz.messages import DEVICE, EDGE_KINDS, PEER_KINDS, Draw, DrawnChance, draw_message
+from tests.fuzz.shell import CONFIG, ME, PEERS, THEM, Engine, Shell
 
-ME, *THEM = LIVES
-PEERS = ("beta", "gamma")
-CONFIG = ReplicationConfig("alpha", PEERS)
 STEPS_NS = [step_ms * MILLISECOND_NS for step_ms in (0, 1, 60, 250, 3000, 40_000)]
 STEALS_MAX = 2
-SCENES = ("protected", "in sync", "solo", "primary", "shadow")
+SCENES = ("protected", "in sync", "ceding", "consuming", "solo", "restart", "primary", "shadow")
+OLD_LIFE = b"o" * m.LIFE_SIZE
+"""Of this node, when it wrote the log that it restarts from."""
 
 
-@dataclass(slots=True)
-class Engine:
-    """What the shell's engine would be at: a machine, the log it was given, and whether it may run."""
-
-    tick: int = 0
-    pos: int = 0
-    said: int = 0
-    heard: int = 0
-    live: bool = False
-    throttled: bool = True
-    halted: bool = False
-    backlog: deque[Entry] = field(default_factory=deque)
-    inputs: deque[fx.InjectInput] = field(default_factory=deque)
-    queued: int = 0
-    """The end of the input stream as the core has numbered it."""
-
-
-class NodeAttack(RuleBasedStateMachine):
+class NodeAttack(Shell, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.now = 1
-        self.lives = iter(bytes([n]) * 16 for n in range(100, 256))
-        self.life = ME
-        self.node = Node(CONFIG, ME)
-        self.engine: Engine | None = None
-        self.restoring: tuple[fx.RestoreSnapshot, list[fx.Apply]] | None = None
-        self.copying: int | None = None
-        self.inventory_due: int | None = None
-        self.quiesce_due = False
-        self.stamps: list[int] = []
-        self.ledger = m.Ledger()
-        self.requests: list[m.ArbiterRequest] = []
-        self.over = False
-        self.sessions: list[int] = []
-        self.edges: list[int] = []
-        self.next_session = 1
         self.steals = 0
-
-    # ---- the shell: effects
-
-    def perform(self, effects: list[fx.Effect]) -> None:
-        for effect in effects:
-            self._perform(effect)
-
-    def _perform(self, effect: fx.Effect) -> None:
-        engine = self.engine
-        match effect:
-            case fx.Send(_, message):
-                codec.encode(message)
-            case fx.SendEdge(_, message):
-                codec.encode(message)
-                self._entitled(message.gen)
-            case fx.CloseSession(session, _):
-                if session in self.sessions:
-                    self.sessions.remove(session)
-            case fx.CloseEdge(edge, _):
-                if edge in self.edges:
-                    self.edges.remove(edge)
-            case fx.AskArbiter(request):
-                self.requests = [*self.requests[-3:], request]
-            case fx.RestoreSnapshot():
-                assert self.restoring is None, "a second snapshot into a machine"
-                self.restoring = (effect, [])
-            case fx.Apply():
-                if self.restoring is not None:
-                    self.restoring[1].append(effect)
-                else:
-                    assert engine is not None
-                    assert not engine.live, "log for a live engine"
-                    assert effect.pos == engine.pos + len(engine.backlog)
-                    engine.backlog.extend(effect.entries)
-            case fx.GoLive(gen):
-                assert engine is not None, "no engine could go live"
-                assert not engine.backlog, "log that it held is not executed"
-                engine.live = True
-                engine.queued = engine.heard
-                self._entitled(gen)
-            case fx.Throttle(on, _):
-                if engine is not None:
-                    engine.throttled = on
-            case fx.Quiesce():
-                assert engine is not None
-                engine.throttled = self.quiesce_due = True
-            case fx.WriteStamp(number, _, wait):
-                if wait:
-                    self.stamps.append(number)
-            case fx.TakeInventory(session):
-                self.inventory_due = session
-            case fx.CopyMachine(session, _):
-                assert engine is not None
-                assert self.copying is None, "two copies at a time"
-                self.copying = session
-            case fx.CancelCopy(session):
-                assert self.copying == session, "a copy that nobody makes is cancelled"
-                self.copying = None
-            case fx.InjectInput(_, offset, data, is_break):
-                assert engine is not None
-                assert engine.live
-                assert data, "an input of nothing"
-                assert offset == engine.queued, "a gap in the input"
-                assert not is_break or data == b"\0", "no such break"
-                engine.queued += len(data)
-                engine.inputs.append(effect)
-            case fx.InjectControl(action):
-                assert engine is not None
-                assert engine.live
-                engine.halted = True
-                self._executed([Control(engine.tick, action)], 0)
-            case fx.StartOver():
-                self._anew()
-            case fx.Exit():
-                self.over = True
-
-    def _entitled(self, gen: int) -> None:
-        record = self.ledger.record(gen)
-        assert record is not None, f"generation {gen} was never granted"
-        assert record.life == self.life, f"generation {gen} is another's"
-
-    def _anew(self) -> None:
-        """As the shell does: a new core under a new life, and no machine."""
-        self.life = next(self.lives)
-        self.node = Node(CONFIG, self.life)
-        self.engine = self.restoring = None
-        self.copying = self.inventory_due = None
-        self.quiesce_due = False
-        self.requests, self.sessions, self.edges = [], [], []
-        self.perform(self.node.start_shadow(self.now))
-
-    def _executed(self, entries: list[Entry], said: int) -> None:
-        engine = self.engine
-        assert engine is not None
-        outputs = (m.Piece(DEVICE, engine.said, bytes(said)),) if said else ()
-        engine.said += said
-        engine.pos += len(entries)
-        self.perform(self.node.executed(engine.tick, entries, outputs, self.now))
-        if engine.halted:
-            self.perform(self.node.halted(engine.tick, True, 0, "power off", self.now))
-
-    def focus(self) -> Focus:
-        status = self.node.status()
-        gate = self.node._replica.gate
-        numbers = (status.pos, status.tick, status.committed, gate.output_end(DEVICE), gate.logged()[DEVICE])
-        return Focus(status.generation, status.boot, numbers, self.life)
 
     # ---- our own side
 
     @initialize(scene=st.sampled_from(SCENES))
     def start(self, scene: str) -> None:
-        if scene in ("shadow", "in sync"):
+        if scene in ("shadow", "in sync", "consuming"):
             self.ledger = m.Ledger((m.Record(1, THEM[0], 0, m.Kind.BOOT),), 1)
             self.perform(self.node.start_shadow(self.now))
+        elif scene == "restart":
+            self.ledger = m.Ledger((m.Record(1, OLD_LIFE, 0, m.Kind.BOOT),), 1)
+            self.perform(self.node.start_shadow(self.now, held=_held("alpha", OLD_LIFE, 5)))
         else:
             self.engine = Engine()
             self.perform(self.node.start_primary(self.now))
-        if scene == "in sync":
+        if scene in ("in sync", "consuming"):
             self.peer_connects(PEERS[0], THEM[0])
             self._say(m.Snapshot(1, 5, 9, 1, b"s", (), {DEVICE: 3}, {DEVICE: 4}))
             self.snapshot_is_restored(True, False)
             self._say(m.Mark(1, 5, (self.life,)))
-        if scene in ("solo", "protected"):
+        if scene == "consuming":
+            self._say(m.Log(1, 5, (Horizon(20), Horizon(30)), {DEVICE: 3}))
+            self.perform(self.node.ask_promote(self.now))
+            self._answer(self.requests[-1])
+            self._answer(self.requests[-1])
+        if scene in ("solo", "protected", "ceding"):
             self._answer(self.requests[-1])
             self._answer(self.requests[-1])
             self.edge_connects()
-        if scene == "protected":
+        if scene in ("protected", "ceding"):
             self.peer_connects(PEERS[0], THEM[0])
             self._say(m.Inventory(THEM[0], b"", True))
             self.copy("is finished", 1)
             self._say(m.Ready(1, THEM[0]))
             self.stamp_is_on_the_disk(True)
-        states = {"protected": State.PROTECTED, "in sync": State.IN_SYNC, "solo": State.SOLO}
+        if scene == "ceding":
+            self.perform(self.node.ask_hand_over(self.now))
+            self.engine_rests()
+        states = {
+            "protected": State.PROTECTED,
+            "in sync": State.IN_SYNC,
+            "solo": State.SOLO,
+            "ceding": State.CEDING,
+            "consuming": State.CONSUMING,
+            "restart": State.WAITING,
+        }
         assert self.node.state is states.get(scene, self.node.state)
 
     def _say(self, message: m.PeerMessage) -> None:
@@ -254,6 +130,16 @@ class NodeAttack(RuleBasedStateMachine):
         self.ledger = m.Ledger((*self.ledger.records, record), last)
 
     # ---- the engine
+
+    @precondition(lambda self: self.replay_due and not self.over)
+    @rule(fits=st.booleans())
+    def log_is_replayed(self, fits: bool) -> None:
+        self.replay_due = False
+        if fits:
+            self.engine = Engine(tick=9, pos=5, said=3, heard=4)
+            self.perform(self.node.replayed(5, 9, {DEVICE: 3}, {DEVICE: 4}, self.now))
+        else:
+            self.perform(self.node.replay_failed("it is damaged", ExitCode.BAD_LOG, self.now))
 
     @precondition(lambda self: self.restoring is not None and not self.over)
     @rule(fits=st.booleans(), lies=st.booleans())
@@ -398,6 +284,13 @@ class NodeAttack(RuleBasedStateMachine):
     def probe_is_answered(self, peer: str, life: m.Life, gen: int, live: bool) -> None:
         self.perform(self.node.probed(peer, Presence(life, gen, live), self.now))
 
+    @rule(data=st.data(), peer=st.sampled_from(PEERS), busy=st.booleans())
+    def waiting_peer_answers(self, data: st.DataObject, peer: str, busy: bool) -> None:
+        """With a log of its own, which may be the newer one, or of another generation, or of nothing."""
+        life = data.draw(st.sampled_from([OLD_LIFE, *THEM]))
+        held = data.draw(st.sampled_from([None, _held(peer, life, 4), _held(peer, life, 9), Held(None, trouble="?")]))
+        self.perform(self.node.probed(peer, Presence(THEM[1], 0, False, busy, held), self.now))
+
     @rule(peer=st.sampled_from(PEERS), how=st.sampled_from(Absence))
     def probe_is_not_answered(self, peer: str, how: Absence) -> None:
         self.perform(self.node.probed(peer, how, self.now))
@@ -423,3 +316,9 @@ class NodeAttack(RuleBasedStateMachine):
         edge = data.draw(st.sampled_from(self.edges))
         self.edges.remove(edge)
         self.perform(self.node.edge_lost(edge, self.now))
+
+
+def _held(node: str, life: m.Life, pos: int) -> Held:
+    """A log of generation 1, in which alpha and `node` counted."""
+    members = tuple(dict.fromkeys((("alpha", OLD_LIFE), (node, OLD_LIFE if node == "alpha" else life))))
+    return Held(Stamp(CONFIG.machine, node, life, 1, OLD_LIFE, 1, members), pos, 9, "today")

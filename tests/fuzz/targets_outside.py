@@ -188,7 +188,7 @@ class _Bytes(trio.abc.Stream):
     """A stream that has everything at once, and never waits."""
 
     def __init__(self, data: bytes, step: int) -> None:
-        self._data = data
+        self.data = data
         self._step = step
 
     async def send_all(self, data: object) -> None:
@@ -198,7 +198,7 @@ class _Bytes(trio.abc.Stream):
         pass
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        part, self._data = self._data[: self._step], self._data[self._step :]
+        part, self.data = self.data[: self._step], self.data[self._step :]
         return part
 
     async def aclose(self) -> None:
@@ -215,8 +215,10 @@ def _finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _run_resp(data: bytes) -> None:
-    client = RespClient(_Bytes(data, 1 + len(data) % 13))
-    for _ in range(100):
+    """Replies until there are no bytes left."""
+    stream = _Bytes(data, 1 + len(data) % 13)
+    client = RespClient(stream)
+    while stream.data or client._buffer:
         _finish(client.call("GET", "key"))
 
 

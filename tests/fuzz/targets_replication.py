@@ -166,7 +166,10 @@ def _run_witness(data: bytes) -> None:
         assert encode_request(decode_request(data)) == data
         return
     answer = decode_answer(data)
-    assert decode_answer(encode_answer(answer)) == answer
+    if isinstance(answer, Failed):
+        assert answer.text.isprintable() or not answer.text
+        return
+    assert encode_answer(answer) == data
     if isinstance(answer, StepsRead):
         assert len(answer.contents) <= BATCH_MAX
 

@@ -6,7 +6,7 @@ from tests.fuzz.edge_attack import EdgeAttack
 from tests.fuzz.node_attack import NodeAttack
 
 _SETTINGS = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 TestNode = NodeAttack.TestCase
