@@ -406,6 +406,7 @@ class EdgeShell:
             "port": self.port,
             "nodes": sorted(self._nodes[session] for session in self._channels),
             "generation": core.generation,
+            "live": "" if core.attached is None else self._nodes.get(core.attached, ""),
             "delivered": dict(self._delivered),
             "repeated": core.repeated,
             "refused": core.refused,

@@ -99,6 +99,9 @@ class Cluster(Stage):
         """For the next start of a process, and those after it."""
         self._environment[name] = values
 
+    def has_loaded(self, name: str, library: str) -> bool:
+        return library in Path(f"/proc/{self.pid(name)}/maps").read_text()
+
     async def kill(self, name: str) -> None:
         self.signal(name, signal.SIGKILL)
         await self.wait_exit(name)

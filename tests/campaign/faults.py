@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -241,7 +242,9 @@ async def press(scene: Scene, words: tuple[str, ...]) -> None:
     """Other programs want the host for themselves."""
     await scene.strike()
     command = ["stress-ng", "--quiet", "--timeout", f"{PRESSURE_S:g}s", *words]
-    await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    done = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        scene.violations.append(f"stress-ng ended with code {done.returncode}: {done.stdout.decode(errors='replace')}")
     await scene.served()
 
 
@@ -267,6 +270,8 @@ async def jump(scene: Scene) -> None:
     await cluster.kill(victim)
     cluster.join(victim)
     await scene.protected()
+    if not cluster.has_loaded(victim, FAKETIME_LIBRARY):
+        scene.violations.append(f"{victim} runs without {FAKETIME_LIBRARY}: its clock does not jump")
     for by in JUMPS[:2]:
         await _set_clock(scene, by)
     cluster.signal(other, signal.SIGKILL)

@@ -84,6 +84,8 @@ class Scene:
         self.windows: list[tuple[int, int]] = []
         self.violations: list[str] = []
         self.zombie_bytes = 0
+        self._fenced: tuple[int, str, int] | None = None
+        """A generation, who does not hold it, and what was delivered from that node when this was noted."""
         self.forgiven: tuple[int, int] | None = None
         self._load = load
         self._capture = capture
@@ -117,9 +119,26 @@ class Scene:
             self._load.steady = False
 
     async def recovered(self, *, generations: int) -> None:
-        """Wait until clients are served in a generation that is so much newer than at the strike."""
-        await self.cluster.edge_at(self._base + generations)
+        """Wait until clients are served in a generation that is so much newer than at the strike.
+
+        From here on the node that is not live is fenced, whatever it believes; see `check_fence`.
+        """
+        generation = self._base + generations
+        await self.cluster.edge_at(generation)
+        status = await self.cluster.status(EDGE)
+        if status["generation"] == generation and status["live"] in NODES:
+            loser = next(name for name in NODES if name != status["live"])
+            self._fenced = (generation, loser, status["delivered"].get(loser, 0))
         await self.served()
+
+    async def check_fence(self) -> None:
+        """That nothing of a node that lost a generation was delivered since, unless it has won another one."""
+        if self._fenced is not None:
+            generation, loser, before = self._fenced
+            status = await self.cluster.status(EDGE)
+            surplus = status["delivered"].get(loser, 0) - before
+            if status["generation"] == generation and surplus:
+                self.violations.append(f"{surplus} bytes from {loser} were delivered after it lost {generation}")
 
     async def nobody_served(self, seconds: float) -> None:
         """For so long, no answer to anybody."""
@@ -278,6 +297,7 @@ async def _under_load(scene: Scene, load: Load, fault: Fault, outcome: Outcome) 
         healed_ns = time.monotonic_ns()
         stop.set()
         await load.ended.wait()
+        await scene.check_fence()
     answered = load.answered_ns
     outcome.gap_ms = _ms(max(longest_gap_ns(answered, *window) for window in scene.windows))
     outcome.rejoin_gap_ms = _ms(longest_gap_ns(answered, mended_ns, healed_ns))
