@@ -289,7 +289,7 @@ def test_connections_are_bounded_and_the_most_idle_gives_way(tmp_path: Path, mon
                 await check(channel)
             # The arbiter's own connection was the most idle and had to go: it makes another, in the place of `second`.
             assert await arbiter.ask(Activate(1, A)) == Activated(1, A)
-            with pytest.raises(ChannelClosed):
+            with trio.fail_after(10), pytest.raises(ChannelClosed):
                 await second.receive()
             await check(first)
             await check(third)
