@@ -113,11 +113,14 @@ class _Told:
 
 
 @asynccontextmanager
-async def open_primary(config: Config, node: str, *, force: bool = False) -> AsyncIterator[Node]:
-    """Start the machine cold, with `node` as its first primary. In the block the machine runs.
+async def open_primary(
+    config: Config, node: str, *, force: bool = False, force_restart: bool = False
+) -> AsyncIterator[Node]:
+    """Start the machine, or go on from this node's log after a loss of all nodes. In the block the machine runs.
 
-    Leaving the block ends the node as a crash would: a shadow in sync takes over. `force` gives up a machine that
-    still has a generation at the arbiter, and what that one holds.
+    That is waited for: while another node may hold more, or is live itself, this one does not run the machine.
+    Leaving the block ends the node as a crash would: a shadow in sync takes over. `force` starts cold and gives up a
+    machine that still has a generation at the arbiter; `force_restart` goes on from the log whoever may hold more.
 
     Raises `FtvmError` before the block for what the user can mend. If the node ends by a fault, the block is cancelled
     and the fault raised (`DivergenceError`, `ClaimLost`, ...). A power-off is none and lets the block go on.
@@ -133,7 +136,10 @@ async def open_primary(config: Config, node: str, *, force: bool = False) -> Asy
     async def run() -> None:
         nonlocal failure
         try:
-            outcome = await run_node(config, node, "primary", force=force, task_status=_Told(on_start))
+            told = _Told(on_start)
+            outcome = await run_node(
+                config, node, "primary", force=force, force_restart=force_restart, task_status=told
+            )
             failure = _failure(outcome)
         except FtvmError as error:
             failure = error

@@ -81,6 +81,9 @@ def judge(
     if ledger.current < held.stamp.gen:
         line = f"the arbiter knows no generation after {ledger.current}, and {describe(held)}: records were lost there"
         return Judgement(Verdict.REFUSE, f"{line}; restore them, or `--force` starts cold and gives everything up")
+    if ledger.last_activated == 0:
+        line = f"{_what_counts(ledger)}: whoever was to start the machine died before it ran"
+        return Judgement(Verdict.REFUSE, f"{line}; `--force` starts it, and nothing is lost")
     own = worth(ledger, held)
     outdated = own is None
     if own is None and forced:

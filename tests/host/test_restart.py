@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,12 @@ async def _under_load(folder: Path) -> None:
             assert restart["lost_inputs"] > 0, "a loss that nobody was told of"
         said = stage.said(live)
         assert ("LOST: the edge had" in said) == bool(restart["lost_outputs"] or restart["lost_inputs"]), said
+        shown = await trio.run_process(
+            [sys.executable, "-m", "ftvm", "status", str(stage.toml)],
+            capture_stdout=True,
+            env={**os.environ, "COLUMNS": "300"},
+        )
+        assert f"restarted from generation 1 at position {restart['pos']}" in shown.stdout.decode()
         # One log from the first start on, which replays through the restart.
         with LogReader(folder / f"{live}.ftlog") as reader:
             assert sum(1 for _ in reader.entries()) > 0

@@ -145,6 +145,13 @@ def test_an_arbiter_that_knows_less_than_the_log_is_not_believed() -> None:
     assert "records were lost" in judgement.line
 
 
+def test_a_machine_that_never_ran_is_started_by_force_and_nothing_is_lost() -> None:
+    granted = Ledger(BOOTED.records, 0)
+    judgement = verdict(Held(replace(ALONE, gen=0, holder_life=b"", members=())), {}, ledger=granted)
+    assert judgement.verdict is Verdict.REFUSE
+    assert "`--force` starts it, and nothing is lost" in judgement.line
+
+
 # ---- the arbiter
 
 
