@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import trio
@@ -46,6 +47,7 @@ WRITTEN_S = 0.3
 UNWRITTEN_NS = 300_000_000
 """So old may be what no disk has yet; for the slow computer, some times those 50 ms."""
 
+DIGEST_S = 2.0
 POLL_S = 0.01
 NS_PER_MS = 1_000_000
 
@@ -264,13 +266,13 @@ async def play(cluster: Cluster, captures: Captures, number: int, fault: Fault, 
             before = await cluster.ledger()
             scene = Scene(cluster, load, await cluster.protected(), chance, captures.edge)
             await _under_load(scene, load, fault, outcome)
-            roles = await cluster.protected()
+            primary, _ = await cluster.protected()
             values = await load.audit()
             cluster.rounds += 1
             if (counted := await load.count_round()) != cluster.rounds:
                 outcome.violations.append(f"round {cluster.rounds} of this machine: it counted {counted}")
             _judge_history(load.history, load, values, scene.forgiven, outcome)
-            await _judge_machine(cluster, roles, before, fault, outcome)
+            await _judge_machine(cluster, primary, before, fault, outcome)
             _judge_wire(captures, outcome)
     except trio.TooSlowError:
         outcome.violations.append(f"not healed in time: {await _states(cluster)}")
@@ -332,9 +334,8 @@ def _judge_history(
 
 
 async def _judge_machine(
-    cluster: Cluster, roles: tuple[str, str], before: Ledger, fault: Fault, outcome: Outcome
+    cluster: Cluster, primary: str, before: Ledger, fault: Fault, outcome: Outcome
 ) -> None:
-    primary, shadow = roles
     ledger, core = await cluster.ledger(), (await cluster.status(primary))["core"]
     outcome.generation = core["generation"]
     newest = ledger.records[-1]
@@ -348,18 +349,24 @@ async def _judge_machine(
     outcome.surplus = max(0, grown - most)
     if grown < least:
         outcome.violations.append(f"the generation grew by {grown}, expected were {least}")
-    await _judge_digests(cluster, primary, shadow, outcome)
+    await _judge_digests(cluster, outcome)
 
 
-async def _judge_digests(cluster: Cluster, primary: str, shadow: str, outcome: Outcome) -> None:
-    """Both replicas at the same tick."""
-    logged = await cluster.ask(primary, "digest")
-    log: dict[str, Any] = {"last_digest_tick": -1}
-    while log["last_digest_tick"] < logged["tick"]:
-        log = (await cluster.status(shadow))["log"]
-        await trio.sleep(POLL_S)
-    if log["last_digest_tick"] == logged["tick"] and log["last_digest"] != logged["digest"]:
-        outcome.violations.append(f"the replicas differ at tick {logged['tick']}")
+async def _judge_digests(cluster: Cluster, outcome: Outcome) -> None:
+    """Both replicas at the same tick. Asked again where the shadow did not get to that tick: it may just have joined
+    anew, on a computer so busy that somebody was taken for dead."""
+    while True:
+        primary, shadow = await cluster.protected()
+        logged = await cluster.ask(primary, "digest")
+        with trio.move_on_after(DIGEST_S):
+            status = await cluster.wait_status(shadow, partial(_has_digest, logged["tick"]), "the digest's tick")
+            if status["log"]["last_digest"] != logged["digest"]:
+                outcome.violations.append(f"the replicas differ at tick {logged['tick']}")
+            return
+
+
+def _has_digest(tick: int, status: dict[str, Any]) -> bool:
+    return bool(status["log"]["last_digest_tick"] == tick)
 
 
 def _judge_wire(captures: Captures, outcome: Outcome) -> None:
