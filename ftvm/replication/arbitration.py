@@ -73,6 +73,9 @@ def _refused(ledger: Ledger, want: int, life: Life) -> Refused:
 class State(Enum):
     """What a node is, in the protocol's words."""
 
+    # A member is one object; Enum's own hash is Python code, and states are looked up with every event.
+    __hash__ = object.__hash__
+
     STARTING = auto()
     BOOTING = auto()
     """Claims a generation for a machine that starts cold."""
@@ -105,6 +108,8 @@ class State(Enum):
 
 
 class Cause(Enum):
+    __hash__ = object.__hash__
+
     BOOT = auto()
     JOIN = auto()
     HOLDS = auto()

@@ -298,13 +298,14 @@ class Node(Planned):
         """When `timer` is due; None when this node is over."""
         if self._state is State.OVER:
             return None
-        due = [self._beat_at_ns]
-        due += [follower.detector.deadline_ns for follower in self._primary.followers.values()]
+        due = self._beat_at_ns
+        for follower in self._primary.followers.values():
+            due = min(due, follower.detector.deadline_ns)
         if self._state in WATCHING and (self._state is State.SUSPECT or self._shadow.session is not None):
-            due.append(self._shadow.detector.deadline_ns)
+            due = min(due, self._shadow.detector.deadline_ns)
         if self._claimant.retry_at_ns is not None:
-            due.append(self._claimant.retry_at_ns)
-        return min(due)
+            due = min(due, self._claimant.retry_at_ns)
+        return due
 
     def timer(self, now_ns: int) -> list[Effect]:
         """Early calls are harmless, late ones delay."""

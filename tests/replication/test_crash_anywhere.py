@@ -1,47 +1,37 @@
-"""A protected pair under load loses one side after its n-th effect, for every n: nothing that was released is lost.
+"""A protected machine under load loses one side at any boundary of what it does: nothing that was released is lost.
 
-An effect is everything a node does: a batch of log, an acknowledgement, an output, a claim. So these are all the
-places before and after each of them. The simulator's observer checks the promises at each step and that the survivor
-heals, answers everything and is protected again; `Run` is a failure otherwise.
+An effect is everything a node does: a batch of log, an acknowledgement, an output, a claim. So the boundaries are all
+the places before and after each of them, in hand-over and power-off as well, and between the steps of the arbiter and
+the effects of the edge. The simulator's observer checks the promises at each step and that all heals.
 """
 
 import pytest
 
-from tests.sim.cluster import Cluster
-from tests.sim.host import Host
-from tests.sim.run import Result, Run
+from tests.sim.boundaries import SESSIONS, Session, crash, record
 
-SEEDS = (7, 8, 9)
-"""A pair, three nodes, and a pair whose messages pass the codec."""
-
-
-def run(seed: int, name: str, point: int) -> tuple[Result, int]:
-    """The result with a crash of host `name` after `point` effects (0: none), and how many effects it had."""
-    hosts: list[Host] = []
-
-    def script(cluster: Cluster) -> None:
-        hosts.extend(host for host in cluster.hosts if host.name == name)
-        hosts[0].doom(point)
-
-    result = Run(seed, script=script).execute()
-    return result, hosts[0].carried_out
+BOUNDARIES_MIN = 2000
+"""Of all sessions. `python -m tests.sim.boundaries` tries each of them."""
+STRIDE = 9
+CLAIMS = {"granted promote", "granted solo", "granted reconfigure", "granted restart"}
 
 
-def changes(result: Result) -> bool:
-    """Whether anybody but the first primary, or it without a member, went on."""
-    return bool({"granted promote", "granted solo", "granted reconfigure"} & dict(result.counts).keys())
+def test_there_is_enough_to_crash() -> None:
+    recorded = [record(session) for session in SESSIONS]
+    assert sum(sum(sides.values()) for sides in recorded) >= BOUNDARIES_MIN
+    for sides in recorded:
+        assert sides["edge"] > 20
+        assert sides["arbiter"] >= 6
+        assert min(count for side, count in sides.items() if side not in ("edge", "arbiter")) > 30
 
 
-@pytest.mark.parametrize("name", ["a", "b"])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_survivor_extends_what_was_released(seed: int, name: str) -> None:
-    calm, effects = run(seed, name, 0)
-    assert not calm.failure
-    assert not changes(calm)
-    assert effects > 80
-    claimed = 0
-    for point in range(1, effects):
-        result, _ = run(seed, name, point)
-        assert not result.failure, f"{name} after {point} effects: {result.failure}"
-        claimed += changes(result)
-    assert claimed > effects // 2
+@pytest.mark.parametrize("number", range(len(SESSIONS)), ids=[session.name for session in SESSIONS])
+def test_every_side_may_crash_at_any_boundary(number: int) -> None:
+    session: Session = SESSIONS[number]
+    claimed = nodes = 0
+    for side, count in record(session).items():
+        for boundary in range(1 + number % STRIDE, count + 1, STRIDE):
+            result = crash(session, side, boundary)
+            assert not result.failure, f"{side} at boundary {boundary}: {result.failure}"
+            nodes += side in "abc"
+            claimed += side in "abc" and bool(CLAIMS & dict(result.counts).keys())
+    assert claimed > nodes // 3

@@ -5,8 +5,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+MS = 1_000_000
+
 
 class Clockwork:
+    """`events` counts what happened, `now_ns` is the world's own time, which no host knows."""
+
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.now_ns = 0
@@ -16,15 +20,28 @@ class Clockwork:
 
     def at(self, due_ns: int, call: Callable[..., None], *arguments: Any) -> None:
         self._count += 1
-        heapq.heappush(self._queue, (max(due_ns, self.now_ns), self._count, call, arguments))
+        now_ns = self.now_ns
+        heapq.heappush(self._queue, (due_ns if due_ns > now_ns else now_ns, self._count, call, arguments))
 
     def after(self, delay_ns: int, call: Callable[..., None], *arguments: Any) -> None:
-        self.at(self.now_ns + delay_ns, call, *arguments)
+        self._count += 1
+        heapq.heappush(self._queue, (self.now_ns + delay_ns, self._count, call, arguments))
 
-    def step(self) -> bool:
-        if not self._queue:
-            return False
-        self.now_ns, _, call, arguments = heapq.heappop(self._queue)
-        self.events += 1
-        call(*arguments)
-        return True
+    def run(self, end_ns: int, events_max: int, done: Callable[[], bool] | None = None) -> bool:
+        """Until the time, or until `done` (looked at every 16 events). Returns whether it is done.
+
+        Raises OverflowError if that needs more than `events_max` events, counted from the beginning.
+        """
+        queue, pop = self._queue, heapq.heappop
+        while queue and queue[0][0] < end_ns:
+            if done is not None and not self.events & 15 and done():
+                return True
+            self.now_ns, _, call, arguments = pop(queue)
+            self.events += 1
+            if self.events > events_max:
+                raise OverflowError
+            call(*arguments)
+        if done is not None and done():
+            return True
+        self.now_ns = max(self.now_ns, end_ns)
+        return False

@@ -1,35 +1,53 @@
-"""Hosts, arbiter, edge and network of one simulated run, and the misfortunes that befall them."""
+"""Hosts, arbiter, edge and network of one simulated run, and how they reach each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from ftvm.errors import ExitCode
 from ftvm.replication import effects as fx
-from ftvm.replication.arbitration import State
+from ftvm.replication.arbitration import ACCEPTING
 from ftvm.replication.events import Absence
 from tests.sim.checks import Observer
-from tests.sim.clock import Clockwork
-from tests.sim.host import Host
-from tests.sim.network import MS, Network
+from tests.sim.clock import MS, Clockwork
+from tests.sim.faults import Faults
+from tests.sim.host import Host, Process
+from tests.sim.network import Network
 from tests.sim.surroundings import Arbiter, Edge
 
 
 class Cluster:
-    def __init__(self, seed: int, names: tuple[str, ...], tracer: Callable[[str], None] | None) -> None:
+    """The world that follows from a seed, without its faults."""
+
+    def __init__(self, seed: int, tracer: Callable[[str], None] | None) -> None:
         self.clock = Clockwork(seed)
         random = self.clock.random
         self._tracer = tracer
         self.tracing = tracer is not None
         self.counts: dict[str, int] = {}
+        self.calm = False
+        self.flips = False
+        self.forced = False
+        """The operator gave up what may have been lost."""
+        names = ("a", "b", "c") if random.random() < 0.25 else ("a", "b")
+        self.disks = random.random() < 0.95
+        """All hosts have one. Otherwise some have."""
         self.digests = random.random() < 0.5
         self.bounds = {"off_wait_ns": 6000 * MS, "void_delay_ns": random.choice((150, 600, 2000)) * MS}
         if random.random() < 0.3:
             self.bounds |= {"lag_ticks_max": 400, "unacked_bytes_max": 1500, "retained_bytes_max": 600}
-        self.network = Network(self.clock, random.choice((300_000, 2 * MS, 8 * MS)), encoded=seed % 8 == 1)
+        self.network = Network(
+            self.clock,
+            random.choice((300_000, 2 * MS, 8 * MS)),
+            encoded=random.random() < 0.1,
+            datagrams=random.random() < 0.8,
+        )
         self._engine_delay_ns = random.choice((0, 100_000, 3 * MS))
         self.observer = Observer(self)
+        self.faults = Faults(self)
         self.arbiter = Arbiter(self)
         self.edge = Edge(self)
+        self.by_life: dict[bytes, Host] = {}
         self.hosts = [Host(self, name, tuple(n for n in names if n != name)) for name in names]
         self._by_name = {host.name: host for host in self.hosts}
 
@@ -41,7 +59,7 @@ class Cluster:
         self.counts[what] = self.counts.get(what, 0) + 1
 
     def engine_delay(self) -> int:
-        return int(self.clock.random.random() * self._engine_delay_ns)
+        return int(self.clock.random.random() * self._engine_delay_ns) if self._engine_delay_ns else 0
 
     def probe(self, asker: Host, name: str) -> None:
         there = self.network.delay()
@@ -56,7 +74,7 @@ class Cluster:
             answer = asked.node.presence()
         else:
             answer = Absence.REFUSED
-        self.clock.after(back, asker.deliver, incarnation, asker._told, "probed", asked.name, answer)
+        self.clock.after(back, asker.deliver, incarnation, asker.event, "probed", asked.name, answer)
 
     def join(self, joiner: Host, name: str) -> None:
         self.clock.after(self.network.delay(), self._join, joiner, joiner.incarnation, self._by_name[name])
@@ -67,42 +85,55 @@ class Cluster:
             return
         connection = self.network.connect(joiner, peer)
         peer_life = peer.life
-        peer.event("session_opened", connection.id, joiner.name, joiner.life)
         delay = self.network.delay()
-        connection.due_ns[1] = max(connection.due_ns[1], self.clock.now_ns + delay)
+        connection.due_ns[0] = self.clock.now_ns + delay
         self.clock.after(
-            delay, joiner.deliver, incarnation, joiner._told, "session_opened", connection.id, peer.name, peer_life
+            delay, joiner.deliver, incarnation, joiner.event, "session_opened", connection.id, peer.name, peer_life
         )
+        peer.event("session_opened", connection.id, joiner.name, joiner.life)
 
     def exited(self, host: Host, exit: fx.Exit) -> None:
         self.count(f"exit {exit.code.name.lower()}")
         self.trace(f"{host.name} exits: {exit.line}")
+        if exit.code in (ExitCode.CLAIM_LOST, ExitCode.BAD_LOG):
+            # What its operator reads there: start it as a shadow, or make room.
+            host.exit = None
+            self.clock.after(200 * MS, self._restart_as_shadow, host)
+
+    def _restart_as_shadow(self, host: Host) -> None:
+        if not host.alive and host.exit is None:
+            host.start(primary=False)
 
     def live(self) -> Host | None:
         """The one who is live in the newest generation, if any."""
+        current = self.arbiter.ledger.current
         for host in self.hosts:
-            current = host.alive and host.node.generation == self.arbiter.ledger.current
-            if current and host.node.state in (State.SOLO, State.PROTECTED):
+            if host.alive and host.node.generation == current and host.node._state in ACCEPTING:
                 return host
         return None
 
     # ---- misfortunes
 
-    def crash(self, host: Host) -> None:
-        """It will be started again, as a shadow."""
-        random = self.clock.random
-        host.die(silently=random.random() < 0.3)
-        self.clock.after(int((0.05 + random.random()) * 500 * MS), self.restart, host)
+    def crash(self, host: Host, *, silently: bool, back_ns: int) -> None:
+        """It will be started again."""
+        host.die(silently=silently)
+        self.clock.after(back_ns, self.restart, host)
 
     def restart(self, host: Host) -> None:
-        if not host.alive and host.exit is None:
-            host.start(primary=False)
+        if host.alive or host.exit is not None:
+            return
+        ledger = self.arbiter.ledger
+        if host is self.hosts[0] and ledger.last_activated == 0:
+            # The machine never lived: its operator starts it again, and gives up a grant that nobody used.
+            host.start(primary=True, force=bool(ledger.records))
+        else:
+            first = host is self.hosts[0] and host.disk.inspect() is not None
+            host.start(primary=first and self.clock.random.random() < 0.5)
 
-    def pause(self, host: Host, time_max_ns: int) -> None:
-        host.pause()
-        self.clock.after(int(self.clock.random.random() * time_max_ns), self._resume, host, host.incarnation)
+    def pause(self, process: Process, time_max_ns: int) -> None:
+        process.pause()
+        self.clock.after(time_max_ns, self._resume, process, process.incarnation)
 
-    def _resume(self, host: Host, incarnation: int) -> None:
-        if host.paused and host.incarnation == incarnation:
-            self.trace(f"{host.name} resumes")
-            host.resume()
+    def _resume(self, process: Process, incarnation: int) -> None:
+        if process.paused and process.incarnation == incarnation:
+            process.resume()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEVICE = "uart0"
 MUTTER_TICKS = 64
+SLICE_TICKS_MAX = 61
 HALT_BYTE = 0xFF
 """An input of this value makes the guest halt."""
 
@@ -72,6 +73,10 @@ class Guest:
     def digest(self) -> bytes:
         return _mix(_mix(self.state, len(self.said)), len(self.heard)).to_bytes(16, "little")
 
+    def point(self) -> tuple[int, ...]:
+        """Where it stands, for comparing."""
+        return self.tick, self.state, len(self.said), len(self.heard)
+
     def save(self) -> bytes:
         return pickle.dumps(tuple(getattr(self, name) for name in sorted(self.__slots__)))
 
@@ -111,6 +116,10 @@ class Engine:
         self.live = False
         self.stands = True
 
+    def slow_down(self, slowness_ns: int) -> None:
+        """From now on each batch of the log takes up to so long to execute."""
+        self._slowness_ns = slowness_ns
+
     # ---- live
 
     def go_live(self) -> None:
@@ -145,7 +154,7 @@ class Engine:
             entries.append(Input(guest.tick, DEVICE, offset, data, is_break))
         for entry in entries:
             guest.apply(entry)
-        guest.run_until(guest.tick + 1 + int(random.random() * 60))
+        guest.run_until(guest.tick + 1 + int(random.random() * (SLICE_TICKS_MAX - 1)))
         if self.digests and random.random() < 0.3:
             entries.append(Digest(guest.tick, guest.digest()))
         else:
@@ -197,8 +206,11 @@ class Engine:
 
     def restore(self, state: bytes) -> None:
         assert self._collected == [bytes((part,)) for part in range(state[0])], "parts of the copy are missing"
-        self.guest = Guest.restore(state[1:])
-        self._reported = len(self.guest.said)
+        self.install(Guest.restore(state[1:]))
+
+    def install(self, guest: Guest) -> None:
+        self.guest = guest
+        self._reported = len(guest.said)
 
     def follow(self, pos: int, entries: tuple[Entry, ...]) -> None:
         self._log.append((pos, entries))

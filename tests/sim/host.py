@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ftvm.errors import ExitCode
 from ftvm.replication import effects as fx
+from ftvm.replication.arbitration import State
+from ftvm.replication.messages import HandOver, Message
 from ftvm.replication.node import Node
+from ftvm.replication.output_gate import PIECE_BYTES
+from ftvm.replication.primary import ENTRY_BYTES
 from ftvm.replication.replica import ReplicationConfig
-from tests.sim.guest import DEVICE, Engine
-from tests.sim.network import MS
+from tests.sim.clock import MS
+from tests.sim.disk import Disk
+from tests.sim.guest import DEVICE, Engine, Guest
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
+    from tests.sim.faults import Strike
 
 LIFE_BITS = 128
+PPM = 1_000_000
+TIMERS_MAX = 500
+"""Calls of a node's timer within a second of its own clock: more is a busy loop."""
 
 
 class Process:
@@ -26,6 +36,10 @@ class Process:
         self.incarnation = 0
         self.alive = False
         self.paused = False
+        self.carried_out = 0
+        """Effects, over all lives."""
+        self._doom_at = -1
+        self._doom: tuple[Callable[[], None], Strike | None] | None = None
         self._missed: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
 
     def deliver(self, incarnation: int, call: Callable[..., None], *arguments: object) -> None:
@@ -36,7 +50,25 @@ class Process:
         else:
             call(*arguments)
 
+    def doom(self, effects: int, action: Callable[[], None] | None, strike: Strike | None = None) -> None:
+        """`action` befalls it once it has carried out so many effects more, whatever event they belong to."""
+        self._doom_at = self.carried_out + effects if action else -1
+        self._doom = (action, strike) if action else None
+
+    def _meet_doom(self) -> None:
+        assert self._doom is not None
+        action, strike = self._doom
+        self.doom(0, None)
+        if strike is not None:
+            strike.felt()
+        action()
+
+    def pause(self) -> None:
+        self.cluster.trace(f"{self.name} is paused")
+        self.paused = True
+
     def resume(self) -> None:
+        self.cluster.trace(f"{self.name} resumes")
         self.paused = False
         missed, self._missed = self._missed, []
         for incarnation, call, arguments in missed:
@@ -47,65 +79,86 @@ class Host(Process):
     def __init__(self, cluster: Cluster, name: str, peers: tuple[str, ...]) -> None:
         super().__init__(cluster, name)
         random = cluster.clock.random
-        self._config = ReplicationConfig(name, peers, (DEVICE,), **cluster.bounds)
-        self._skew_ns = random.getrandbits(40)
-        self._rate_ppm = random.choice((998_000, 1_000_000, 1_002_000))
-        self._timer_ns = 0
-        self._report_ns = 0
+        self.config = ReplicationConfig(name, peers, (DEVICE,), **cluster.bounds)
+        # This host's own clock: it began at some time, and drifts.
+        self._clock_ns = random.getrandbits(40)
+        self._clock_since_ns = 0
+        self._clock_ppm = random.choice((998_000, PPM, 1_002_000))
+        self.disk = Disk(random, present=cluster.disks or random.random() < 0.5)
         self.slowness_ns = int(random.choice((1, 1, 1, 5, 30)) * MS)
         self.edge_sessions: set[int] = set()
-        self.carried_out = 0
-        """Effects, over all lives."""
-        self._doom = 0
         self.exit: fx.Exit | None = None
         self.gone_silently = False
-        self.seen_live = 0
 
     # ---- life and death
 
-    def start(self, *, primary: bool, force: bool = False) -> None:
+    def start(self, *, primary: bool, force: bool = False, force_restart: bool = False) -> None:
+        """With what its disk has of an earlier life."""
         self.alive = True
         self.gone_silently = False
         self._begin()
-        start = self.node.start_primary if primary else self.node.start_shadow
-        self.carry_out(start(self.now(), **({"force": force} if primary else {})))
+        held = self.disk.inspect()
+        self.cluster.trace(f"{self.name} starts{' as primary' if primary else ''} with {held}")
+        now_ns = self.now()
+        if primary:
+            self.carry_out(self.node.start_primary(now_ns, force=force, held=held, force_restart=force_restart))
+        else:
+            self.carry_out(self.node.start_shadow(now_ns, held=held))
         self.cluster.edge.reconnect(self)
 
     def _begin(self) -> None:
         cluster = self.cluster
         self.incarnation += 1
         self.life = cluster.clock.random.getrandbits(LIFE_BITS).to_bytes(16, "little")
-        self.node = Node(self._config, self.life)
+        self.node = Node(self.config, self.life)
+        cluster.by_life[self.life] = self
         self.gate = self.node._replica.gate
         self.engine = Engine(self, cluster.clock.random, slowness_ns=self.slowness_ns, digests=cluster.digests)
+        self.state_seen = State.STARTING
+        self.before_state = State.STARTING
         self.seen_live = 0
         self.heard_seen = 0
-        self.doomed, self._doom = self._doom, 0
+        self.confirmed_seen = 0
+        self.inherited_bytes = 0
+        self.heard_primary_ns = 0
+        self.silence_known = False
+        """Whether this host ran, with its clock in order, since it last heard its primary."""
+        self.may_claim = False
+        self.pending_bytes = self.pending_bytes_max = 0
+        self.pending_ticks_max = 0
         self._timer_ns = 1 << 62
+        self._timers = 0
+        self._timers_since_ns = 0
         self._report_ns = 0
 
     def die(self, *, silently: bool) -> None:
         self.cluster.trace(f"{self.name} dies{' silently' if silently else ''}")
         self.cluster.network.die(self, silently=silently)
+        self.disk.power_lost() if silently else self.disk.process_died()
         self.alive = False
         self.gone_silently = silently
         self.paused = False
         self._missed.clear()
 
-    def doom(self, effects: int) -> None:
-        """It dies once it has carried out so many more, in this life or, not started yet, in its first."""
-        if self.alive:
-            self.doomed = effects
-        else:
-            self._doom = effects
-
     def pause(self) -> None:
-        self.cluster.trace(f"{self.name} is paused")
-        self.paused = True
+        self.silence_known = False
+        super().pause()
+
+    def resume(self) -> None:
+        super().resume()
+        self._set_timer()
 
     def now(self) -> int:
-        """This host's own clock: it began at some time, and drifts."""
-        return self.cluster.clock.now_ns * self._rate_ppm // 1_000_000 + self._skew_ns
+        return self._clock_ns + (self.cluster.clock.now_ns - self._clock_since_ns) * self._clock_ppm // PPM
+
+    def set_clock(self, *, jump_ns: int = 0, rate_ppm: int = 0) -> None:
+        """It stays monotonic, whatever happens to it."""
+        self._clock_ns = self.now() + jump_ns
+        self._clock_since_ns = self.cluster.clock.now_ns
+        self._clock_ppm = rate_ppm or self._clock_ppm
+        self.silence_known = False
+        self._timer_ns = 1 << 62
+        self._set_timer()
 
     # ---- events in
 
@@ -116,119 +169,260 @@ class Host(Process):
 
     def tell(self, delay_ns: int, name: str, *arguments: Any) -> None:
         """An event for this life, later."""
-        self.cluster.clock.after(delay_ns, self.deliver, self.incarnation, self._told, name, *arguments)
+        self.cluster.clock.after(delay_ns, self.deliver, self.incarnation, self.event, name, *arguments)
 
-    def _told(self, name: str, *arguments: Any) -> None:
-        self.event(name, *arguments)
-
-    def on_message(self, session: int, message: object) -> None:
-        self.event("edge_received" if session in self.edge_sessions else "received", session, message)
+    def on_message(self, session: int, message: Message) -> None:
+        node = self.node
+        if self.cluster.tracing:
+            self.cluster.trace(f"{self.name} receives {session} {message!r}")
+        now_ns = self.now()
+        if session in self.edge_sessions:
+            self.carry_out(node.edge_received(session, message, now_ns))  # type: ignore[arg-type]
+        else:
+            if session == node._shadow.session:
+                self.heard_primary_ns = now_ns
+                self.silence_known = True
+                self.may_claim |= type(message) is HandOver
+            self.carry_out(node.received(session, message, now_ns))  # type: ignore[arg-type]
 
     def on_lost(self, session: int) -> None:
         self.event("edge_lost" if session in self.edge_sessions else "session_lost", session)
 
-    def _timer(self) -> None:
-        due = self.node.next_timer_ns()
+    def operator_asks(self, event: str) -> bool:
+        """Returns whether the node does anything about it."""
+        self.cluster.trace(f"{self.name} {event}")
+        self.may_claim = True
+        effects = getattr(self.node, event)(self.now())
+        self.carry_out(effects)
+        return bool(effects)
+
+    def _timer(self, incarnation: int, due_ns: int) -> None:
+        if not self.alive or incarnation != self.incarnation or due_ns != self._timer_ns:
+            return
+        if self.paused:
+            self._missed.append((incarnation, self._timer, (incarnation, due_ns)))
+            return
         self._timer_ns = 1 << 62
-        if due is not None and due <= self.now():
-            self.carry_out(self.node.timer(self.now()))
-        else:
+        now_ns, due = self.now(), self.node.next_timer_ns()
+        if due is None or due > now_ns:
             self._set_timer()
+            return
+        if now_ns - self._timers_since_ns >= 1000 * MS:
+            self._timers, self._timers_since_ns = 0, now_ns
+        self._timers += 1
+        assert self._timers <= TIMERS_MAX, f"{self.name} keeps its timer busy"
+        self.carry_out(self.node.timer(now_ns))
 
     def _set_timer(self) -> None:
         due = self.node.next_timer_ns()
         if due is not None and due < self._timer_ns:
             self._timer_ns = due
-            at_ns = (due - self._skew_ns) * 1_000_000 // self._rate_ppm + 1
-            self.cluster.clock.at(at_ns, self.deliver, self.incarnation, self._timer)
+            at_ns = self._clock_since_ns + (due - self._clock_ns) * PPM // self._clock_ppm + 1
+            self.cluster.clock.at(at_ns, self._timer, self.incarnation, due)
 
     # ---- the engine's owner
 
     def later(self, delay_ns: int, action: str, *arguments: object) -> None:
-        calls = {"slice": self.engine.slice, "follow": self.engine.follow_on, "copy": self.engine.copy_on}
-        self.cluster.clock.after(delay_ns, self.deliver, self.incarnation, calls[action], *arguments)
+        call = _ENGINE[action]
+        self.cluster.clock.after(delay_ns, self.deliver, self.incarnation, call, self.engine, *arguments)
 
-    def report(self, event: str, *arguments: object) -> None:
-        self._report_ns = max(self._report_ns, self.cluster.clock.now_ns + self.cluster.engine_delay())
-        self.cluster.clock.at(self._report_ns, self.deliver, self.incarnation, self._told, event, *arguments)
+    def report(self, event: str, *arguments: Any) -> None:
+        clock = self.cluster.clock
+        self._report_ns = max(self._report_ns, clock.now_ns + self.cluster.engine_delay())
+        weight, point = 0, None
+        if event == "executed":
+            weight, point = self._weigh(*arguments), self.engine.guest.point()
+        elif event == "applied":
+            author = self.node._shadow.primary_life
+            self.cluster.observer.executed_to(author, arguments[0], self.engine.guest.point())
+        clock.at(self._report_ns, self._reported, self.incarnation, event, arguments, weight, point)
+
+    def _weigh(self, tick: int, entries: Sequence[Any], outputs: Sequence[Any]) -> int:
+        """What is reported and not yet known to the node: by so much it may pass its bounds."""
+        weight = sum(PIECE_BYTES + len(piece.data) for piece in outputs)
+        weight += sum(ENTRY_BYTES + len(getattr(entry, "data", b"")) for entry in entries)
+        self.pending_bytes += weight
+        self.pending_bytes_max = max(self.pending_bytes_max, self.pending_bytes)
+        self.pending_ticks_max = max(self.pending_ticks_max, tick - self.node._replica.tick)
+        return weight
+
+    def _reported(
+        self, incarnation: int, event: str, arguments: tuple[Any, ...], weight: int, point: tuple[int, ...] | None
+    ) -> None:
+        if not self.alive or incarnation != self.incarnation:
+            return
+        if self.paused:
+            self._missed.append((incarnation, self._reported, (incarnation, event, arguments, weight, point)))
+            return
+        self.pending_bytes -= weight
+        if point is not None and self.node._executing:
+            self.disk.append(arguments[1])
+            self.cluster.observer.executed_to(self.life, self.gate.end + len(arguments[1]), point)
+        self.event(event, *arguments)
 
     # ---- effects out
 
     def carry_out(self, effects: Sequence[fx.Effect]) -> None:
-        cluster = self.cluster
-        cluster.observer.looked_at(self)
-        for effect in effects:
-            if cluster.tracing and not isinstance(effect, fx.Note):
-                cluster.trace(f"{self.name} [{self.node.state.name}] -> {effect!r}")
-            self._effect(effect)
-            self.carried_out += 1
-            if isinstance(effect, fx.StartOver | fx.Exit):
-                return
-            if self.doomed:
-                self.doomed -= 1
-                if not self.doomed:
-                    cluster.crash(self)
+        cluster, node, incarnation = self.cluster, self.node, self.incarnation
+        if node._state is not self.state_seen:
+            self.before_state, self.state_seen = self.state_seen, node._state
+            if cluster.faults.armed:
+                cluster.faults.entered(self)
+                if not self.alive or incarnation != self.incarnation:
                     return
+        cluster.observer.looked_at(self)
+        if effects:
+            self._carry_out(incarnation, effects, 0)
+            if not self.alive or incarnation != self.incarnation or self.paused:
+                return
+        if self.disk.is_due:
+            self.disk.write(self._committed(), self.now())
         self._set_timer()
 
-    def _effect(self, effect: fx.Effect) -> None:
-        cluster, engine = self.cluster, self.engine
-        match effect:
-            case fx.Send():
-                cluster.network.send(effect.session, self, effect.message)
-            case fx.SendEdge():
-                cluster.observer.released_by(self, effect.message)
-                cluster.network.send(effect.edge, self, effect.message)
-            case fx.CloseSession():
-                cluster.network.close(effect.session, self)
-            case fx.CloseEdge():
-                cluster.observer.complain(f"{self.name} faults the edge: {effect.reason}")
-            case fx.AskArbiter():
-                cluster.arbiter.ask(self, effect.request)
-            case fx.Probe():
-                cluster.probe(self, effect.peer)
-            case fx.Join():
-                cluster.join(self, effect.peer)
-            case fx.TakeInventory():
-                self.report("inventory_taken", effect.session, b"")
-            case fx.CopyMachine():
-                engine.copy(effect.session)
-            case fx.CancelCopy():
-                engine.cancel_copy(effect.session)
-            case fx.CollectSnapshot():
-                engine.collect(effect.data)
-            case fx.RestoreSnapshot():
-                engine.restore(effect.state)
-                self.report("restored")
-            case fx.BootMachine():
-                pass  # a new engine has the machine as it is at power-on
-            case fx.WriteStamp():
-                if effect.wait:
-                    self.tell(int(cluster.clock.random.random() * 20 * MS), "stamped", effect.number, True)
-            case fx.Apply():
-                engine.follow(effect.pos, effect.entries)
-            case fx.GoLive():
-                engine.go_live()
-                engine.report_halt()
-            case fx.InjectInput():
-                engine.inject(effect.offset, effect.data, effect.is_break)
-            case fx.Throttle():
-                engine.throttle(effect.on)
-            case fx.Quiesce():
-                engine.stands = True
-                self.report("quiesced")
-            case fx.Frozen():
-                cluster.count("frozen")
-            case fx.StartOver():
-                cluster.network.die(self, silently=False)
-                self._missed.clear()
-                self.start(primary=False)
-            case fx.Exit():
-                self.exit = effect
-                self.die(silently=False)
-                cluster.exited(self, effect)
-            case fx.Note():
-                if "broke the protocol" in effect.text:
-                    cluster.observer.complain(f"{self.name}: {effect.text}")
-            case _:
-                raise AssertionError(effect)
+    def _committed(self) -> int:
+        return self.gate.committed if self.node._executing else self.gate.end
+
+    def _carry_out(self, incarnation: int, effects: Sequence[fx.Effect], start: int) -> None:
+        tracing = self.cluster.tracing
+        for index in range(start, len(effects)):
+            if self.paused:
+                self._missed.append((incarnation, self._carry_out, (incarnation, effects, index)))
+                return
+            effect = effects[index]
+            if tracing:
+                self.cluster.trace(f"{self.name} [{self.node.state.name}] -> {effect!r}")
+            _HANDLERS[type(effect)](self, effect)
+            self.carried_out += 1
+            if incarnation != self.incarnation or not self.alive:
+                return
+            if self.carried_out == self._doom_at:
+                self._meet_doom()
+                if not self.alive or incarnation != self.incarnation:
+                    return
+
+    def _send(self, effect: fx.Send) -> None:
+        self.cluster.network.send(effect.session, self, effect.message)
+
+    def _send_edge(self, effect: fx.SendEdge) -> None:
+        self.cluster.observer.released_by(self, effect.message)
+        self.cluster.network.send(effect.edge, self, effect.message)
+
+    def _close_session(self, effect: fx.CloseSession) -> None:
+        self.cluster.network.close(effect.session, self)
+
+    def _close_edge(self, effect: fx.CloseEdge) -> None:
+        self.cluster.observer.complain(f"{self.name} faults the edge: {effect.reason}")
+
+    def _ask_arbiter(self, effect: fx.AskArbiter) -> None:
+        self.cluster.observer.asked(self, effect.request)
+        self.cluster.arbiter.ask(self, effect.request)
+
+    def _probe(self, effect: fx.Probe) -> None:
+        self.cluster.probe(self, effect.peer)
+
+    def _join(self, effect: fx.Join) -> None:
+        self.cluster.join(self, effect.peer)
+
+    def _take_inventory(self, effect: fx.TakeInventory) -> None:
+        self.report("inventory_taken", effect.session, b"")
+
+    def _copy_machine(self, effect: fx.CopyMachine) -> None:
+        self.engine.copy(effect.session)
+
+    def _cancel_copy(self, effect: fx.CancelCopy) -> None:
+        self.engine.cancel_copy(effect.session)
+
+    def _collect_snapshot(self, effect: fx.CollectSnapshot) -> None:
+        self.engine.collect(effect.data)
+
+    def _restore_snapshot(self, effect: fx.RestoreSnapshot) -> None:
+        self.engine.restore(effect.state)
+        self.disk.begin(effect.pos, self.engine.guest.save())
+        self.report("restored")
+
+    def _boot_machine(self, effect: fx.BootMachine) -> None:
+        self.engine.install(Guest())
+        self.disk.begin(0, self.engine.guest.save())
+
+    def _replay_log(self, effect: fx.ReplayLog) -> None:
+        guest, pos, written = self.disk.replay(effect.stamp)
+        if not written:
+            self.report("replay_failed", "the disk is full", ExitCode.BAD_LOG)
+            return
+        self.engine.install(guest)
+        said, heard = {DEVICE: len(guest.said)}, {DEVICE: len(guest.heard)}
+        self.report("replayed", pos, guest.tick, said, heard)
+
+    def _write_stamp(self, effect: fx.WriteStamp) -> None:
+        self.disk.stamp(effect.stamp, self._committed(), sync=effect.wait)
+        if effect.wait:
+            self.tell(int(self.cluster.clock.random.random() * MS), "stamped", effect.number, True)
+
+    def _apply(self, effect: fx.Apply) -> None:
+        self.disk.append(effect.entries)
+        self.engine.follow(effect.pos, effect.entries)
+
+    def _go_live(self, effect: fx.GoLive) -> None:
+        self.engine.go_live()
+        self.engine.report_halt()
+
+    def _inject_input(self, effect: fx.InjectInput) -> None:
+        self.engine.inject(effect.offset, effect.data, effect.is_break)
+
+    def _throttle(self, effect: fx.Throttle) -> None:
+        self.engine.throttle(effect.on)
+
+    def _quiesce(self, effect: fx.Quiesce) -> None:
+        self.engine.stands = True
+        self.report("quiesced")
+
+    def _frozen(self, effect: fx.Frozen) -> None:
+        self.cluster.count("frozen")
+
+    def _start_over(self, effect: fx.StartOver) -> None:
+        self.cluster.observer.gives_up(self)
+        self.cluster.network.die(self, silently=False)
+        self._missed.clear()
+        self.start(primary=False)
+
+    def _exit(self, effect: fx.Exit) -> None:
+        self.exit = effect
+        self.die(silently=False)
+        self.cluster.exited(self, effect)
+
+    def _note(self, effect: fx.Note) -> None:
+        if "broke the protocol" in effect.text:
+            self.cluster.observer.complain(f"{self.name}: {effect.text}")
+
+
+_ENGINE: dict[str, Callable[..., None]] = {
+    "slice": Engine.slice,
+    "follow": Engine.follow_on,
+    "copy": Engine.copy_on,
+}
+_HANDLERS: dict[type, Callable[[Host, Any], None]] = {
+    fx.Send: Host._send,
+    fx.SendEdge: Host._send_edge,
+    fx.CloseSession: Host._close_session,
+    fx.CloseEdge: Host._close_edge,
+    fx.AskArbiter: Host._ask_arbiter,
+    fx.Probe: Host._probe,
+    fx.Join: Host._join,
+    fx.TakeInventory: Host._take_inventory,
+    fx.CopyMachine: Host._copy_machine,
+    fx.CancelCopy: Host._cancel_copy,
+    fx.CollectSnapshot: Host._collect_snapshot,
+    fx.RestoreSnapshot: Host._restore_snapshot,
+    fx.BootMachine: Host._boot_machine,
+    fx.ReplayLog: Host._replay_log,
+    fx.WriteStamp: Host._write_stamp,
+    fx.Apply: Host._apply,
+    fx.GoLive: Host._go_live,
+    fx.InjectInput: Host._inject_input,
+    fx.Throttle: Host._throttle,
+    fx.Quiesce: Host._quiesce,
+    fx.Frozen: Host._frozen,
+    fx.StartOver: Host._start_over,
+    fx.Exit: Host._exit,
+    fx.Note: Host._note,
+}

@@ -1,18 +1,26 @@
-"""Simulated connections: in order within one, in no order between them; cut, half-open, held up one way."""
+"""Simulated connections: in order within one, in no order between them; cut, half-open, held up, slow, one way only.
+
+A connection stands for a transport session: it may lose its path and find another (`stall`: late, but nothing lost or
+doubled), until it is over for good (`cut`). Heartbeats may take the other way, as datagrams: lost, doubled, reordered.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ftvm.replication.codec import decode, encode
-from ftvm.replication.messages import Message
+from ftvm.replication.messages import Heartbeat, Message
+from tests.sim.clock import MS, Clockwork
+from transport.heartbeat import ReplayWindow
 
 if TYPE_CHECKING:
-    from tests.sim.clock import Clockwork
+    from tests.sim.faults import Strike
 
-MS = 1_000_000
+HELD_MAX = 4096
+"""Messages that may wait on one connection: more means that nothing throttles the sender."""
 
 
 class End(Protocol):
@@ -20,6 +28,8 @@ class End(Protocol):
 
     name: str
     incarnation: int
+    alive: bool
+    paused: bool
 
     def on_message(self, session: int, message: Message) -> None: ...
     def on_lost(self, session: int) -> None: ...
@@ -34,33 +44,52 @@ class Connection:
     incarnations: tuple[int, int]
     open: list[bool]
     due_ns: list[int] = field(default_factory=lambda: [0, 0])
-    held: tuple[list[Message], list[Message]] = field(default_factory=lambda: ([], []))
+    flying: tuple[deque[Message], deque[Message]] = field(default_factory=lambda: (deque(), deque()))
+    """To each side: what has left the other one, in order."""
+    held: tuple[deque[Message], deque[Message]] = field(default_factory=lambda: (deque(), deque()))
+    """To each side: what a partition keeps back."""
+    beats: tuple[ReplayWindow, ReplayWindow] = field(default_factory=lambda: (ReplayWindow(), ReplayWindow()))
+    beat: int = 0
     cut: bool = False
     cutoff_ns: int = 1 << 62
-
-    def side(self, end: End) -> int:
-        return 0 if self.ends[0] is end else 1
+    stalled_ns: int = 0
 
 
 class Network:
-    def __init__(self, clock: Clockwork, delay_ns: int, *, encoded: bool) -> None:
+    def __init__(self, clock: Clockwork, delay_ns: int, *, encoded: bool, datagrams: bool) -> None:
         self._clock = clock
+        self._chance = clock.random.random
         self._delay_ns = delay_ns
         self._encoded = encoded
+        self._datagrams = datagrams
         self._count = 0
         self.connections: dict[int, Connection] = {}
-        self.blocked: set[tuple[str, str]] = set()
+        self.blocked: dict[tuple[str, str], Strike] = {}
+        """From, to: nothing passes, and whose fault that is."""
+        self.slow: dict[str, Strike] = {}
+        self.mute: dict[str, Strike] = {}
+        """Hosts whose datagrams, either way, are lost."""
         self.delivered = 0
 
     def delay(self) -> int:
-        random = self._clock.random
-        share = random.random()
-        if random.random() < 0.02:
-            return int(share * 20 * self._delay_ns)
+        share = self._chance()
+        if share < 0.02:
+            return int(share * 1000 * self._delay_ns)
         return 50_000 + int(share * self._delay_ns)
 
     def reachable(self, one: str, other: str) -> bool:
-        return (one, other) not in self.blocked and (other, one) not in self.blocked
+        """For a connection to be made, both ways have to be open."""
+        for pair in ((one, other), (other, one)):
+            strike = self.blocked.get(pair)
+            if strike is not None:
+                strike.felt()
+                return False
+        return True
+
+    def is_open(self, id: int) -> bool:
+        """Whether both ends believe so."""
+        connection = self.connections.get(id)
+        return connection is not None and all(connection.open)
 
     def connect(self, one: End, other: End) -> Connection:
         self._count += 1
@@ -72,45 +101,98 @@ class Network:
         connection = self.connections.get(id)
         if connection is None or connection.cut:
             return
-        side = connection.side(sender)
-        if not connection.open[side]:
+        to = 1 if connection.ends[0] is sender else 0
+        if not connection.open[1 - to]:
             return
         if self._encoded:
             message = decode(encode(message))
-        receiver = connection.ends[1 - side]
-        if connection.held[side] or (sender.name, receiver.name) in self.blocked:
-            connection.held[side].append(message)
+        if self._datagrams and type(message) is Heartbeat:
+            self._datagram(connection, to, message)
+        elif connection.held[to] or (self.blocked and self._is_blocked(connection, to)):
+            held = connection.held[to]
+            held.append(message)
+            assert len(held) <= HELD_MAX, f"{sender.name} queues without bound"
         else:
-            self._dispatch(connection, side, message)
+            self._dispatch(connection, to, message)
 
-    def _dispatch(self, connection: Connection, side: int, message: Message) -> None:
-        due = max(connection.due_ns[side], self._clock.now_ns + self.delay())
-        connection.due_ns[side] = due
-        self._clock.at(due, self._arrive, connection, side, message)
+    def _is_blocked(self, connection: Connection, to: int) -> bool:
+        strike = self.blocked.get((connection.ends[1 - to].name, connection.ends[to].name))
+        if strike is None:
+            return False
+        strike.felt()
+        return True
 
-    def _arrive(self, connection: Connection, side: int, message: Message) -> None:
-        if self._clock.now_ns > connection.cutoff_ns:
+    def _latency(self, connection: Connection) -> int:
+        delay = self.delay()
+        if self.slow:
+            for end in connection.ends:
+                strike = self.slow.get(end.name)
+                if strike is not None:
+                    strike.felt()
+                    return delay * 10 + 10 * MS
+        return delay
+
+    def _dispatch(self, connection: Connection, to: int, message: Message) -> None:
+        due = max(connection.due_ns[to], self._clock.now_ns + self._latency(connection))
+        connection.due_ns[to] = due
+        connection.flying[to].append(message)
+        self._clock.at(due, self._arrive, connection, to)
+
+    def _datagram(self, connection: Connection, to: int, message: Heartbeat) -> None:
+        """Its number is what the real one has: each is accepted once, in whatever order they come."""
+        chance = self._chance()
+        connection.beat += 1
+        for end in connection.ends:
+            strike = self.mute.get(end.name)
+            if strike is not None:
+                strike.felt()
+                return
+        if chance < 0.05 or (self.blocked and self._is_blocked(connection, to)):
             return
-        receiver = connection.ends[1 - side]
-        receiver.deliver(connection.incarnations[1 - side], self._hand, connection, 1 - side, message)
+        for _ in range(2 if chance > 0.95 else 1):
+            self._clock.after(self._latency(connection), self._beat, connection, to, connection.beat, message)
+
+    def _beat(self, connection: Connection, to: int, number: int, message: Heartbeat) -> None:
+        if not connection.cut and connection.beats[to].accept(number):
+            connection.ends[to].deliver(connection.incarnations[to], self._hand, connection, to, message)
+
+    def _arrive(self, connection: Connection, to: int) -> None:
+        now_ns = self._clock.now_ns
+        if now_ns <= connection.stalled_ns:
+            self._clock.at(connection.stalled_ns + 1, self._arrive, connection, to)
+            return
+        message = connection.flying[to].popleft()
+        end = connection.ends[to]
+        if now_ns > connection.cutoff_ns or not end.alive or end.incarnation != connection.incarnations[to]:
+            return
+        if end.paused:
+            end.deliver(end.incarnation, self._hand, connection, to, message)
+        elif connection.open[to]:
+            self.delivered += 1
+            end.on_message(connection.id, message)
 
     def _hand(self, connection: Connection, side: int, message: Message) -> None:
         if connection.open[side]:
-            self.delivered += 1
+            self.delivered += type(message) is not Heartbeat
             connection.ends[side].on_message(connection.id, message)
 
     def close(self, id: int, closer: End) -> None:
         """The other end reads what is under way, and then the end of the connection."""
         connection = self.connections.get(id)
-        if connection is None:
-            return
-        side = connection.side(closer)
+        if connection is not None:
+            self._close(connection, 0 if connection.ends[0] is closer else 1)
+
+    def _close(self, connection: Connection, side: int) -> None:
         connection.open[side] = False
-        due = max(connection.due_ns[side], self._clock.now_ns + self.delay())
-        if (closer.name, connection.ends[1 - side].name) not in self.blocked:
-            self._clock.at(due, self._lose, connection, 1 - side)
+        if self.blocked and self._is_blocked(connection, 1 - side):
+            return
+        due = max(connection.due_ns[1 - side], self._clock.now_ns + self._latency(connection))
+        self._clock.at(due, self._lose, connection, 1 - side)
 
     def _lose(self, connection: Connection, side: int) -> None:
+        if self._clock.now_ns <= connection.stalled_ns:
+            self._clock.at(connection.stalled_ns + 1, self._lose, connection, side)
+            return
         end = connection.ends[side]
         end.deliver(connection.incarnations[side], self._hand_loss, connection, side)
 
@@ -119,36 +201,60 @@ class Network:
             connection.open[side] = False
             connection.ends[side].on_lost(connection.id)
 
+    # ---- misfortunes
+
     def cut(self, connection: Connection) -> None:
         """Both ends learn of it, each in its time; what is under way arrives in part."""
-        random = self._clock.random
-        if connection.cut:
-            return
+        chance = self._chance
         connection.cut = True
-        connection.cutoff_ns = self._clock.now_ns + int(random.random() * 5 * MS)
+        connection.cutoff_ns = self._clock.now_ns + int(chance() * 5 * MS)
         for side in (0, 1):
-            patience = 600 * MS if random.random() < 0.25 else 10 * MS
-            self._clock.at(connection.cutoff_ns + 1 + int(random.random() * patience), self._lose, connection, side)
+            patience = 600 * MS if chance() < 0.25 else 10 * MS
+            self._clock.at(connection.cutoff_ns + 1 + int(chance() * patience), self._lose, connection, side)
+
+    def stall(self, connection: Connection, time_ns: int) -> None:
+        """Its path is lost, and another one is found only then."""
+        until_ns = self._clock.now_ns + time_ns
+        connection.stalled_ns = max(connection.stalled_ns, until_ns)
+        for side in (0, 1):
+            connection.due_ns[side] = max(connection.due_ns[side], until_ns + 2)
 
     def die(self, end: End, *, silently: bool) -> None:
-        """The process is gone: its kernel closes its connections, unless the whole host went down."""
+        """The process is gone: its kernel closes its connections, unless the whole host went down. Of what it had
+        sent, some may get nowhere: it died in mid-message."""
         for connection in self.connections.values():
             for side in (0, 1):
                 if connection.ends[side] is end and connection.incarnations[side] == end.incarnation:
-                    if not silently:
-                        self.close(connection.id, end)
+                    if connection.open[side]:
+                        if silently:
+                            connection.cutoff_ns = self._clock.now_ns + int(self._chance() * self._delay_ns)
+                            patience = (300 + int(self._chance() * 600)) * MS
+                            self._clock.after(patience, self._lose, connection, 1 - side)
+                        else:
+                            self._close(connection, side)
                     connection.open[side] = False
+
+    def sweep(self, end: End) -> list[Connection]:
+        """The connections that this process has open; those nobody has are forgotten."""
+        dead = [id for id, connection in self.connections.items() if not any(connection.open)]
+        for id in dead:
+            del self.connections[id]
+        return [
+            connection
+            for connection in self.connections.values()
+            if end in connection.ends and all(connection.open) and not connection.cut
+        ]
 
     def heal(self, *pairs: tuple[str, str]) -> None:
         for pair in pairs:
-            self.blocked.discard(pair)
+            self.blocked.pop(pair, None)
         for connection in self.connections.values():
-            for side in (0, 1):
-                names = (connection.ends[side].name, connection.ends[1 - side].name)
-                if names not in self.blocked and connection.held[side]:
-                    messages = connection.held[side][:]
-                    connection.held[side].clear()
-                    for message in messages:
-                        self._dispatch(connection, side, message)
-                if names not in self.blocked and not connection.open[side] and connection.open[1 - side]:
-                    self._lose(connection, 1 - side)
+            for to in (0, 1):
+                names = (connection.ends[1 - to].name, connection.ends[to].name)
+                if names not in pairs or names in self.blocked:
+                    continue
+                held = connection.held[to]
+                while held:
+                    self._dispatch(connection, to, held.popleft())
+                if not connection.open[1 - to] and connection.open[to]:
+                    self._clock.at(connection.due_ns[to], self._lose, connection, to)

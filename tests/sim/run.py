@@ -1,25 +1,39 @@
-"""One seed: a cluster, a plan of faults, the safety phase, then the liveness phase in which the world is kind."""
+"""One seed: a world, a plan of faults, the safety phase, then the liveness phase in which the world is kind.
+
+A run that has not seen enough by then (messages, faults that were felt, changes of the generation) goes on with more
+faults, and heals again. `Run` raises nothing: what is wrong is the result's `failure`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from ftvm.errors import ExitCode
 from ftvm.replication.arbitration import State
 from tests.sim.checks import Violation
+from tests.sim.clock import MS
 from tests.sim.cluster import Cluster
+from tests.sim.faults import Fault
 from tests.sim.guest import DEVICE, HALT_BYTE
-from tests.sim.host import Host
-from tests.sim.network import MS
+from tests.sim.plan import ROUND_NS, Plan, make_plan, more_faults
 
-SAFETY_NS = 1500 * MS
-SCRIPT_NS = 800 * MS
 LIVENESS_NS = 30_000 * MS
 """From the end of the faults the system has so long to be protected again and to have answered everything."""
-SETTLING_NS = 8_000 * MS
-"""After which nothing that began under faults is still under way: who is lost then is lost."""
+SETTLING_NS = 4_000 * MS
+"""After which nothing that began under faults is still under way, but for nodes that still decide by themselves."""
+LOST_NS = 3_000 * MS
+"""A machine that is lost stays so: for as long the simulator looks on before its operator does something."""
 EVENTS_MAX = 200_000
 """A run that needs more is a livelock."""
+DELIVERED_MIN = 300
+FAULTS_MIN = 2
+GENERATIONS_MIN = 2
+ROUNDS_MAX = 12
+AIMS_MAX = 4
+"""Rounds in which the plan's aim is tried, if it is missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,102 +46,162 @@ class Result:
     generations: int
     went_live: int
     faults: int
+    """That were felt."""
     lost: bool
-    """The rules demand waiting for ever: whoever held the newest generation is gone."""
+    """The rules demanded waiting for ever, for whoever held the newest generation was gone; so the operator started
+    the machine cold."""
     counts: tuple[tuple[str, int], ...]
+    coverage: tuple[tuple[tuple[str, str], int], ...]
+    """By (kind of fault, state of the node that it hit)."""
+    plan: Plan
+    rounds: tuple[tuple[Fault, ...], ...]
+    """The faults of the plan, and of each round that had to be added."""
 
 
 class Run:
     def __init__(
         self,
-        seed: int,
+        plan: Plan,
         tracer: Callable[[str], None] | None = None,
         script: Callable[[Cluster], None] | None = None,
+        *,
+        rounds: Sequence[tuple[Fault, ...]] | None = None,
     ) -> None:
-        """With a `script`, which is called once all has been started, no faults happen but those it plants."""
-        self.seed = seed
+        """`script` is called once all has been started. With `rounds` the run has these beside its plan; without, as
+        many as it needs to have seen the messages, faults and generations that every seed has to see."""
+        self.plan = plan
         self._script = script
-        self._safety_ns = SAFETY_NS if script is None else SCRIPT_NS
-        names = ("a", "b") if seed % 4 else ("a", "b", "c")
-        self.cluster = Cluster(seed, names, tracer)
+        self._given = rounds
+        self.cluster = Cluster(plan.seed, tracer)
         random = self.cluster.clock.random
-        self.tokens = 10 + int(random.random() * 15)
-        self.power_off = random.random() < 0.2
-        self.early_off = random.random() < 0.5
-        self.faults = 0
-        self.calm = False
+        self.tokens = 12 + int(random.random() * 15)
         self._client_ns = int(random.choice((5, 30, 60)) * MS)
-
-    # ---- the plan
+        self._rounds = [plan.faults]
+        self._lost = False
+        self._halting = False
+        self._halted_boot = 0
+        """The boot of the machine that was told to halt."""
 
     def execute(self) -> Result:
-        failure, lost = "", False
+        failure = ""
         try:
-            self._plan()
-            self._until(self._safety_ns, lambda: False)
-            self._calm_down()
-            if not self._until(self._safety_ns + SETTLING_NS, self._healed):
-                lost = self._is_lost()
-                if not lost and not self._until(self._safety_ns + LIVENESS_NS, self._healed):
-                    raise Violation(f"not healed within {LIVENESS_NS // MS} ms: {self._story()}")
-        except AssertionError as error:
-            failure = f"{type(error).__name__}: {error}"
+            self._start()
+            self._heal()
+            self._go_on()
+            if self.plan.power_off:
+                self._power_off()
+        except OverflowError:
+            failure = f"livelock: {self._story()}"
+        except Exception as error:
+            # Whatever the core, or the simulator, raises is found by this run, and is not its end.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = "" if isinstance(error, Violation) else f" ({Path(where.filename).name}:{where.lineno})"
+            failure = f"{type(error).__name__}: {error}{place}"
         cluster = self.cluster
         return Result(
-            self.seed,
+            self.plan.seed,
             failure,
             cluster.clock.events,
             cluster.network.delivered,
             cluster.arbiter.ledger.current,
             cluster.observer.went_live,
-            self.faults,
-            lost,
+            cluster.faults.felt,
+            self._lost,
             tuple(sorted(cluster.counts.items())),
+            tuple(sorted(cluster.faults.table.items())),
+            self.plan,
+            tuple(self._rounds),
         )
 
-    def _plan(self) -> None:
+    def _enough(self) -> bool:
+        cluster = self.cluster
+        return (
+            cluster.network.delivered >= DELIVERED_MIN
+            and cluster.faults.felt >= FAULTS_MIN
+            and cluster.arbiter.ledger.current >= GENERATIONS_MIN
+        )
+
+    # ---- phases
+
+    def _start(self) -> None:
         cluster, clock = self.cluster, self.cluster.clock
-        random = clock.random
-        cluster.hosts[0].start(primary=True)
+        cluster.faults.plan(self.plan.faults, 0)
+        clock.after(0, cluster.restart, cluster.hosts[0])
         for host in cluster.hosts[1:]:
-            clock.after(int(random.random() * 50 * MS), cluster.restart, host)
+            clock.after(int(clock.random.random() * 50 * MS), cluster.restart, host)
         clock.after(10 * MS, self._client)
         clock.after(20 * MS, self._flush)
         if self._script is not None:
             self._script(cluster)
-            return
-        kinds = (self._crash, self._pause, self._cut, self._partition, self._arbiter_down, self._hand_over, self._trap)
-        weights = [random.random() ** 2 for _ in kinds]
-        for _ in range(2 + int(random.random() * 6)):
-            fault = random.choices(kinds, weights)[0]
-            clock.at(int((0.1 + 0.9 * random.random()) * SAFETY_NS), self._fault, fault)
+        last_ns = max((fault.at_ns for fault in self.plan.faults), default=0)
+        self._until(max(self.plan.safety_ns, last_ns + ROUND_NS))
 
-    def _until(self, end_ns: int, done: Callable[[], bool]) -> bool:
-        clock = self.cluster.clock
-        while clock.now_ns < end_ns:
-            if clock.events % 16 == 0 and done():
-                return True
-            if not clock.step():
-                return done()
-            if clock.events > EVENTS_MAX:
-                raise Violation(f"livelock: {self._story()}")
-        return done()
+    def _go_on(self) -> None:
+        """Round after round, until enough was seen and the plan's aim was hit, or as often as is given."""
+        if self._given is not None:
+            for faults in self._given[: -1 if self.plan.power_off else None]:
+                self._another_round(faults)
+            return
+        while not self._enough() or self._misses_aim():
+            if len(self._rounds) == ROUNDS_MAX:
+                raise Violation(f"not enough happened: {self._story()}")
+            self._another_round(more_faults(self.plan, len(self._rounds), again=self._misses_aim()))
+
+    def _misses_aim(self) -> bool:
+        aim = self.plan.aim
+        return aim is not None and aim not in self.cluster.faults.table and len(self._rounds) < AIMS_MAX
+
+    def _power_off(self) -> None:
+        """The last round, in which the client makes the guest halt; with faults, or in a kind world."""
+        cluster = self.cluster
+        faults = self._given[-1] if self._given else self.plan.last
+        self._rounds.append(faults)
+        self._halting = True
+        if faults:
+            cluster.calm = False
+            cluster.faults.plan(faults, cluster.clock.now_ns)
+            self._until(cluster.clock.now_ns + ROUND_NS)
+        self._heal()
+
+    def _another_round(self, faults: tuple[Fault, ...]) -> None:
+        cluster = self.cluster
+        self._rounds.append(faults)
+        cluster.calm = False
+        self.tokens += 8
+        cluster.faults.plan(faults, cluster.clock.now_ns)
+        self._until(cluster.clock.now_ns + ROUND_NS)
+        self._heal()
+
+    def _heal(self) -> None:
+        calm_ns = self.cluster.clock.now_ns
+        self._calm_down()
+        if self._until(calm_ns + SETTLING_NS, self._healed):
+            return
+        if self._is_lost() and not self._until(calm_ns + SETTLING_NS + LOST_NS, lambda: not self._is_lost()):
+            self._lost = True
+            self._force()
+            calm_ns = self.cluster.clock.now_ns
+        if not self._until(calm_ns + LIVENESS_NS, self._healed):
+            raise Violation(f"not healed within {LIVENESS_NS // MS} ms: {self._story()}")
+
+    def _until(self, end_ns: int, done: Callable[[], bool] | None = None) -> bool:
+        return self.cluster.clock.run(end_ns, EVENTS_MAX, done)
 
     # ---- the client
 
     def _client(self) -> None:
         cluster, random = self.cluster, self.cluster.clock.random
         if self.tokens == 0:
-            if (self.calm or self.early_off) and self.power_off and cluster.edge.client(bytes([HALT_BYTE])):
-                return
-            if self.power_off:
-                cluster.clock.after(50 * MS, self._client)
+            boot = cluster.edge.boot
+            if self._halting and boot and boot != self._halted_boot and cluster.edge.client(bytes([HALT_BYTE])):
+                self._halted_boot = boot
+            cluster.clock.after((50 if self._halting else 100) * MS, self._client)
             return
         if random.random() < 0.1:
             given = cluster.edge.client(b"\0", is_break=True)
         else:
             size = 1 + int(random.random() * 6)
-            given = cluster.edge.client(bytes(1 + int(random.random() * 250) for _ in range(size)))
+            given = cluster.edge.client(bytes([1 + int(random.random() * 250) for _ in range(size)]))
         self.tokens -= given
         cluster.clock.after(int(random.random() * 2 * self._client_ns), self._client)
 
@@ -135,122 +209,90 @@ class Run:
         self.cluster.edge.flush()
         self.cluster.clock.after(40 * MS, self._flush)
 
-    # ---- the faults
-
-    def _fault(self, fault: Callable[[], None]) -> None:
-        self.faults += 1
-        self.cluster.count(f"fault {fault.__name__[1:]}")
-        fault()
-
-    def _some_host(self) -> Host:
-        return self.cluster.clock.random.choice(self.cluster.hosts)
-
-    def _crash(self) -> None:
-        random = self.cluster.clock.random
-        host = self._some_host()
-        if not host.alive or host.exit is not None:
-            return
-        others = [other for other in self.cluster.hosts if other is not host and other.alive]
-        spare = any(other.node.state in (State.IN_SYNC, State.PROTECTED, State.SOLO) for other in others)
-        if not spare and random.random() < 0.9:
-            return
-        if random.random() < 0.5:
-            host.doom(1 + int(random.random() * 30))
-        else:
-            self.cluster.crash(host)
-
-    def _trap(self) -> None:
-        """For whoever is granted the next generation."""
-        random = self.cluster.clock.random
-        self.cluster.arbiter.trap = "crash" if random.random() < 0.5 else "pause"
-        if random.random() < 0.5:
-            self._cut()
-
-    def _pause(self) -> None:
-        host = self._some_host()
-        if host.alive and not host.paused:
-            self.cluster.pause(host, 800 * MS)
-
-    def _cut(self) -> None:
-        network = self.cluster.network
-        open_ones = [connection for connection in network.connections.values() if all(connection.open)]
-        if open_ones:
-            connection = self.cluster.clock.random.choice(open_ones)
-            self.cluster.trace(f"connection {connection.id} is cut")
-            network.cut(connection)
-
-    def _partition(self) -> None:
-        cluster, random = self.cluster, self.cluster.clock.random
-        one = self._some_host().name
-        places = [host.name for host in cluster.hosts if host.name != one] * 2 + ["edge", "arbiter"]
-        other = random.choice(places)
-        pairs = [(one, other), (other, one)]
-        if random.random() < 0.4:
-            pairs.pop(int(random.random() * 2))
-        cluster.trace(f"partition {pairs}")
-        cluster.network.blocked.update(pairs)
-        cluster.clock.after(int(random.random() * 700 * MS), cluster.network.heal, *pairs)
-
-    def _arbiter_down(self) -> None:
-        cluster = self.cluster
-        cluster.arbiter.down = True
-        cluster.clock.after(int(cluster.clock.random.random() * 600 * MS), self._arbiter_up)
-
-    def _arbiter_up(self) -> None:
-        self.cluster.arbiter.down = False
-
-    def _hand_over(self) -> None:
-        for host in self.cluster.hosts:
-            if host.alive and not host.paused and host.node.state is State.PROTECTED:
-                host.event("ask_hand_over")
-
     # ---- the kind world
 
     def _calm_down(self) -> None:
         cluster = self.cluster
         cluster.trace("the faults end")
-        self.calm = True
-        cluster.arbiter.down = False
-        cluster.arbiter.loss = 0.0
-        cluster.arbiter.trap = ""
+        cluster.calm = True
+        cluster.faults.stop()
+        cluster.arbiter.recover()
         cluster.network.heal(*list(cluster.network.blocked))
+        for process in (cluster.edge, *cluster.hosts):
+            process.doom(0, None)
+            if process.paused:
+                process.resume()
+        cluster.edge.restart()
         for host in cluster.hosts:
-            host.doomed = 0
-            if host.paused:
-                host.resume()
+            host.disk.full = None
             cluster.restart(host)
 
+    def _force(self) -> None:
+        """What the operator does about a machine that is lost: goes on from the newest log that there is, or starts
+        it cold."""
+        cluster = self.cluster
+        harmed = any(host.disk.harmed for host in cluster.hosts)
+        newest = cluster.observer.histories.get(max(cluster.observer.histories, default=0))
+        if not harmed and newest is not None and (newest.released or newest.acked):
+            raise Violation(f"lost, with all disks whole: {self._story()}")
+        logs = [
+            (-held.stamp.gen, -held.pos, host.name)
+            for host in cluster.hosts
+            if (held := host.disk.inspect()) is not None and held.stamp is not None
+        ]
+        name = min(logs)[2] if logs else cluster.hosts[0].name
+        cluster.trace(f"the operator starts {name} by force")
+        cluster.count("forced restart" if logs else "forced boot")
+        cluster.forced = True
+        for host in cluster.hosts:
+            if host.alive:
+                host.die(silently=False)
+            if host.name == name:
+                host.start(primary=True, force=not logs, force_restart=bool(logs))
+            else:
+                cluster.clock.after(100 * MS, cluster.restart, host)
+
     def _healed(self) -> bool:
-        cluster, observer = self.cluster, self.cluster.observer
+        cluster = self.cluster
         if self.tokens:
             return False
-        if self.power_off:
-            return cluster.arbiter.ledger.off and cluster.edge.halted
+        if self._halting:
+            return self._is_off()
         live = cluster.live()
-        if live is None:
+        if live is None or live.engine.stands:
             return False
-        members = len(live.node.status().members)
-        everyone = members == len([host for host in cluster.hosts if host.exit is None]) - 1
-        answered = len(live.engine.guest.heard) == len(observer.sent) == observer.acked
-        return everyone and answered and cluster.edge.core.input_room(DEVICE) > 0
+        members = len(live.node._primary.members())
+        if members != len([host for host in cluster.hosts if host.exit is None]) - 1:
+            return False
+        history = cluster.observer.history(live.node._replica.boot)
+        answered = len(live.engine.guest.heard) == len(history.sent[-1]) == history.acked
+        return answered and cluster.edge.core.input_room(DEVICE) > 0
+
+    def _is_off(self) -> bool:
+        """Everything was delivered, and everybody has gone home."""
+        cluster = self.cluster
+        if not cluster.arbiter.ledger.off:
+            return False
+        if any(host.alive and host.node.state not in (State.JOINING, State.WAITING) for host in cluster.hosts):
+            return False
+        for host in cluster.hosts:
+            if host.exit is not None and host.exit.code is not ExitCode.OK:
+                raise Violation(f"{host.name} did not leave in order: {host.exit}")
+        newest = cluster.observer.histories[max(cluster.observer.histories)]
+        if not cluster.edge.halted or newest.delivered != len(newest.released):
+            raise Violation("the machine went off before all was delivered")
+        return True
 
     def _is_lost(self) -> bool:
         """Nobody alive holds the newest generation, or may claim the next one."""
-        ledger = self.cluster.arbiter.ledger
-        if not ledger.records:
-            return True
-        if ledger.off:
+        cluster = self.cluster
+        if cluster.arbiter.ledger.off:
             return False
-        newest = ledger.records[-1]
-        for host in self.cluster.hosts:
-            if not host.alive:
-                continue
-            status = host.node.status()
-            if status.life == newest.life or status.state in (State.SOLO, State.PROTECTED):
+        for host in cluster.hosts:
+            stuck = host.node.state in (State.JOINING, State.WAITING, State.FROZEN)
+            if host.alive and (not stuck or cluster.observer.entitled(host)):
                 return False
-            if status.state not in (State.JOINING, State.FROZEN) and status.generation == newest.gen:
-                return False
-            if status.state is State.FROZEN and status.generation == ledger.last_activated:
+            if not host.alive and host.exit is None:
                 return False
         return True
 
@@ -259,9 +301,12 @@ class Run:
             f"{host.name}:{host.node.state.name if host.alive else 'dead'}/{host.node.generation}"
             for host in self.cluster.hosts
         ]
-        ledger = self.cluster.arbiter.ledger
-        return f"{' '.join(hosts)} current {ledger.current} activated {ledger.last_activated} tokens {self.tokens}"
+        ledger, cluster = self.cluster.arbiter.ledger, self.cluster
+        return (
+            f"{' '.join(hosts)} current {ledger.current} activated {ledger.last_activated} tokens {self.tokens}"
+            f" delivered {cluster.network.delivered} felt {cluster.faults.felt}"
+        )
 
 
 def run_seed(seed: int, tracer: Callable[[str], None] | None = None) -> Result:
-    return Run(seed, tracer).execute()
+    return Run(make_plan(seed), tracer).execute()
