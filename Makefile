@@ -15,9 +15,10 @@ TOOLS := redis-cli:redis-tools redis-server:redis-server qemu-system-riscv64:qem
 
 SEEDS ?= 0:10000
 PROGRAMS ?= 10000
+INPUTS ?= 10000
 SIZE ?= small
 
-.PHONY: setup demo test lint bench sim differential campaign clean
+.PHONY: setup demo test lint bench sim fuzz differential campaign clean
 
 setup: $(PACKAGES_DONE) $(TOOLS_DONE)
 
@@ -47,6 +48,10 @@ bench: setup
 # The replication core under a seeded simulation of network, clock and crashes: make sim SEEDS=0:500
 sim: $(PACKAGES_DONE)
 	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+# Bytes that nobody of ours made, for everything that reads bytes: make fuzz INPUTS=100000
+fuzz: $(PACKAGES_DONE)
+	$(BIN)/python -m tests.fuzz --size $(INPUTS)
 
 # Random programs against another interpreter: make differential PROGRAMS=500
 differential: $(PACKAGES_DONE)

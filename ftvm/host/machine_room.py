@@ -137,9 +137,9 @@ class MachineRoom:
                 self._nursery.start_soon(self._take_inventory, self._owner.core, session)
             case effects.CollectSnapshot(data):
                 self._collect(self._owner.core, data)
-            case effects.RestoreSnapshot(state, pos, _):
+            case effects.RestoreSnapshot(state, pos, tick):
                 self._fed_early = []
-                self._nursery.start_soon(self._restore, self._owner.core, state, pos)
+                self._nursery.start_soon(self._restore, self._owner.core, state, pos, tick)
             case effects.CopyMachine(session, inventory):
                 assert engine is not None
                 self._sending.begin(engine, session, inventory)
@@ -185,9 +185,11 @@ class MachineRoom:
             why = str(error)
             self._owner.tell(core, lambda now: core.restore_failed(why, now))
 
-    async def _restore(self, core: Node, record: bytes, pos: int) -> None:
+    async def _restore(self, core: Node, record: bytes, pos: int, tick: int) -> None:
         try:
             arrival = await self._joining.complete(record, freeze=self._journal.is_kept)
+            if arrival.machine.tick < tick:
+                raise SnapshotError(f"the machine stands at tick {arrival.machine.tick}, and tick {tick} was told")
         except SnapshotError as error:
             why = str(error)
             if self._joining.distrusts_itself:

@@ -138,20 +138,20 @@ def mutate_lines(chance: random.Random, data: bytes) -> bytes:
 
 # ---- parts: an input that is a sequence of byte strings
 
-PART_SIZE_MAX = 0xFFFF
+_PART_HEAD = 3
 
 
 def join_parts(parts: Sequence[bytes]) -> bytes:
-    return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
+    return b"".join(len(part).to_bytes(_PART_HEAD, "big") + part for part in parts)
 
 
 def split_parts(data: bytes) -> list[bytes]:
     """The inverse; the last part may be shorter than it says."""
     parts = []
-    while len(data) >= 2:
-        size = int.from_bytes(data[:2], "big")
-        parts.append(data[2 : 2 + size])
-        data = data[2 + size :]
+    while len(data) >= _PART_HEAD:
+        end = _PART_HEAD + int.from_bytes(data[:_PART_HEAD], "big")
+        parts.append(data[_PART_HEAD:end])
+        data = data[end:]
     return parts
 
 
@@ -169,5 +169,5 @@ def mutate_parts(chance: random.Random, data: bytes) -> bytes:
         case 2:
             parts[at], parts[other] = parts[other], parts[at]
         case _:
-            parts[at] = mutate(chance, parts[at], parts)[:PART_SIZE_MAX]
+            parts[at] = mutate(chance, parts[at], parts)
     return join_parts(parts)

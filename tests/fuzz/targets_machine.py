@@ -1,0 +1,125 @@
+"""A machine's state: as a snapshot in a log, and as the parts of a copy that a peer sends."""
+
+import random
+from collections.abc import Sequence
+from unittest.mock import patch
+
+import numpy as np
+
+from ftvm.errors import SnapshotError
+from ftvm.machine.board import BoardConfig
+from ftvm.machine.machine import Machine
+from ftvm.machine.memory import PAGE
+from ftvm.machine.snapshot import decode_snapshot, encode_snapshot
+from ftvm.machine.transfer import Incoming, Outgoing
+from tests.fuzz.harness import MIB, Target
+from tests.fuzz.mutate import join_parts, mutate_msgpack, mutate_parts, split_parts
+
+BOARD = BoardConfig(ram_mib=1)
+CODE = b"\x13\0\0\0" * 64
+_SNAPSHOT_HEAD = 28
+MACHINE_SIZE_MAX = 48 * MIB
+"""A machine with the least RAM, before anything is copied into it."""
+
+INFLATE = 1100
+"""Bytes that zlib makes of one, at most."""
+
+
+def _machine(chance: random.Random) -> Machine:
+    """With some noise in its memory: pages that are not zero."""
+    machine = Machine(BOARD, CODE)
+    for number in range(2):
+        at = PAGE * chance.randrange(1, 200) + 8 * number
+        machine._memory.bytes[at : at + 8] = np.frombuffer(chance.randbytes(8), np.uint8)
+    return machine
+
+
+def _snapshots(chance: random.Random) -> list[bytes]:
+    return [_machine(chance).save() for _ in range(3)]
+
+
+def _run_snapshot(data: bytes) -> None:
+    """What is taken can be run from: the state is in range, and encodes to the same again."""
+    found = decode_snapshot(data)
+    memory = np.zeros((found.board.ram_mib << 20) + PAGE, np.uint8).reshape(-1, PAGE)
+    within = found.page_numbers < len(memory)
+    memory[found.page_numbers[within]] = found.pages[within]
+    numbers = [int(number) for number in found.page_numbers[within]]
+    again = decode_snapshot(encode_snapshot(found.board, found.image, found.state, memory.reshape(-1), numbers))
+    assert (again.board, again.image) == (found.board, found.image)
+    assert (again.state == found.state).all()
+    assert (again.pages == found.pages[within]).all()
+
+
+def _mutate_body(chance: random.Random, data: bytes) -> bytes:
+    """Another tree in the body, under a head that fits it."""
+    body = mutate_msgpack(chance, data[_SNAPSHOT_HEAD:])
+    return data[:12] + len(body).to_bytes(8, "little") + data[20:_SNAPSHOT_HEAD] + body
+
+
+def _unsealed(_data: object) -> int:
+    return 0
+
+
+def _unsealed_snapshots(chance: random.Random) -> list[bytes]:
+    with patch("ftvm.machine.snapshot.xxhash.xxh3_64_intdigest", _unsealed):
+        return _snapshots(chance)
+
+
+def _copies(chance: random.Random) -> list[bytes]:
+    """Parts: chunks, then the last record. Small ones, so that mutations hit more than pages."""
+    made = []
+    for _ in range(4):
+        outgoing = Outgoing(_machine(chance), Machine(BOARD, CODE)._memory.rehash())
+        chunks: list[bytes] = []
+        while outgoing.left or outgoing.next_round():
+            chunks += outgoing.take(1000)
+        made.append(join_parts([*chunks, outgoing.end(1)]))
+    return made
+
+
+def _run_copy(data: bytes) -> None:
+    """A copy that is taken is the machine that was sent: nothing else has its digest."""
+    incoming = Incoming(Machine(BOARD, CODE))
+    *chunks, last = split_parts(data) or [b""]
+    for chunk in chunks:
+        incoming.collect(chunk)
+    incoming.finish(last)
+
+
+TARGETS: Sequence[Target] = (
+    Target("snapshots", _run_snapshot, (SnapshotError,), _snapshots, memory_base=8 * MIB, size_max=20_000, weight=4),
+    Target(
+        "snapshots-unsealed",
+        _run_snapshot,
+        (SnapshotError,),
+        _unsealed_snapshots,
+        (_mutate_body,),
+        surroundings=lambda: patch("ftvm.machine.snapshot.xxhash.xxh3_64_intdigest", _unsealed),
+        memory_base=16 * MIB,
+        memory_per_byte=3 * INFLATE,
+        size_max=20_000,
+        weight=4,
+    ),
+    Target(
+        "copies",
+        _run_copy,
+        (SnapshotError,),
+        _copies,
+        (mutate_parts,),
+        memory_base=MACHINE_SIZE_MAX,
+        size_max=400_000,
+        weight=10,
+    ),
+    Target(
+        "copies-unsealed",
+        _run_copy,
+        (SnapshotError,),
+        _copies,
+        (mutate_parts,),
+        surroundings=lambda: patch("ftvm.machine.transfer.xxhash.xxh3_64_intdigest", _unsealed),
+        memory_base=MACHINE_SIZE_MAX,
+        size_max=400_000,
+        weight=10,
+    ),
+)
