@@ -1,46 +1,26 @@
-"""What goes wrong, each as one short story: strike, see the clients served again, mend.
-
-A story runs under load, on a protected machine, and ends with everything mended and every process started that has to
-run; that the machine then heals is for the round to see. `generations` is by how much the generation may grow: a
-story that ends without its failover, or with one that nobody asked for, is told from one that went as it should.
-"""
+"""Which faults a campaign has, how often, and what each may and must do."""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
-import signal
-import subprocess
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import trio
-
-from ftvm.host.control import ControlError
+from tests.campaign import stories
 
 if TYPE_CHECKING:
     from tests.campaign.scene import Scene
 
-HOLD_S = 0.4
-"""How long a fault lasts that nothing ends by itself: twice the detector's timeout."""
-
-PRESSURE_S = 1.0
-MEMORY_PRESSURE = "256M"
-JUMPS = ("+2h", "-2m", "+80d", "+0")
-"""Of a wall clock. A new TLS session looks at it once, for the certificates' dates, which are 90 days from 5 minutes
-before they were made: within these nothing may depend on it."""
-
-FAKETIME_LIBRARY = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
-
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`gap`: what its longest gap is compared with: nothing, a kill's or a silence's bound, or a hand-over's."""
+    """`generations`: by how much the generation may grow, least and most: a story that ends without its failover, or
+    with one that nobody asked for, is told from one that went as it should. `gap`: with what bound its longest gap is
+    compared: none, a kill's, a silence's or a hand-over's."""
 
     name: str
     story: Callable[[Scene], Awaitable[None]]
@@ -50,332 +30,48 @@ class Fault:
     gap: str = ""
 
 
-# ---- processes that die
-
-
-async def kill(scene: Scene, role: str) -> None:
-    victim = scene.node(role)
-    await scene.strike()
-    scene.cluster.signal(victim, signal.SIGKILL)
-    await scene.recovered(generations=1)
-    await scene.cluster.kill(victim)
-    scene.cluster.join(victim)
-
-
-async def kill_in_turn(scene: Scene, first: str) -> None:
-    """One, and as soon as the machine is protected again, the other."""
-    await kill(scene, first)
-    await scene.protected()
-    await kill(scene, "primary")
-
-
-async def kill_joiner(scene: Scene) -> None:
-    """The primary, and then the node that is just coming back, at some point of its way."""
-    victim = scene.primary
-    await kill(scene, "primary")
-    await trio.sleep(scene.chance.uniform(0.5, 2.0))
-    await scene.cluster.kill(victim)
-    await scene.served()
-    scene.cluster.join(victim)
-
-
-async def kill_both(scene: Scene, first: str) -> None:
-    """Both at once, when all that was acknowledged is on their disks, and then back, one after the other: the machine
-    goes on from there as if nothing had happened."""
-    await scene.strike()
-    async with scene.silence():
-        await _kill_both_and_start(scene, first)
-    await scene.recovered(generations=1)
-    if await scene.admitted_loss():
-        scene.violations.append("the machine says that it lost something, and everything was on its disks")
-
-
-async def kill_both_busy(scene: Scene) -> None:
-    """Both at once, in the middle of everything: what no disk had yet is lost, and said to be."""
-    await scene.strike()
-    began_ns = time.monotonic_ns()
-    await _kill_both_and_start(scene, scene.chance.choice(("primary", "shadow")))
-    await scene.recovered(generations=1)
-    if await scene.admitted_loss():
-        scene.forgive(began_ns)
-
-
-async def _kill_both_and_start(scene: Scene, first: str) -> None:
-    names = scene.node(first), scene.other(first)
-    cluster = scene.cluster
-    for name in names:
-        cluster.signal(name, signal.SIGKILL)
-    for name in names:
-        await cluster.kill(name)
-    cluster.join(names[0])
-    await trio.sleep(scene.chance.uniform(0.0, 2.0))
-    cluster.join(names[1])
-
-
-# ---- processes that stop, and come back as if nothing had happened
-
-
-async def stop(scene: Scene, role: str) -> None:
-    victim = scene.node(role)
-    await scene.strike()
-    scene.cluster.signal(victim, signal.SIGSTOP)
-    await scene.recovered(generations=1)
-    async with scene.zombie(victim):
-        scene.cluster.signal(victim, signal.SIGCONT)
-
-
-async def pause(scene: Scene, role: str) -> None:
-    """Too short for anybody to be taken for dead."""
-    victim = scene.node(role)
-    await scene.strike()
-    scene.cluster.signal(victim, signal.SIGSTOP)
-    await trio.sleep(scene.timeout_s * 0.3)
-    scene.cluster.signal(victim, signal.SIGCONT)
-    await scene.served()
-
-
-# ---- networks that are cut
-
-
-@asynccontextmanager
-async def cut(scene: Scene, one: str, other: str, one_way: bool = False, reject: bool = False) -> AsyncIterator[None]:
-    network = scene.cluster.network
-    await trio.to_thread.run_sync(partial(network.partition, one, other, one_way=one_way, reject=reject))
-    try:
-        yield
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(network.heal)
-
-
-async def partition(scene: Scene, speaker: str, one_way: bool = False, reject: bool = False) -> None:
-    """Between the nodes. Both live, both see the arbiter and the edge: one of them goes on alone."""
-    one, other = scene.node(speaker), scene.other(speaker)
-    await scene.strike()
-    async with cut(scene, one, other, one_way, reject):
-        await scene.recovered(generations=1)
-
-
-async def cut_from_edge(scene: Scene, role: str, reject: bool = False) -> None:
-    """The pair is whole: nobody fails over, and what clients wait for is the end of the cut."""
-    await scene.strike()
-    async with cut(scene, scene.node(role), "edge", reject=reject):
-        await trio.sleep(HOLD_S)
-    await scene.served()
-
-
-async def blip(scene: Scene) -> None:
-    """Every connection between the nodes is reset, and the way is free again before anybody is missed."""
-    await scene.strike()
-    async with cut(scene, scene.primary, scene.shadow, reject=True):
-        await trio.sleep(scene.timeout_s * 0.2)
-    await scene.served()
-
-
-async def isolate(scene: Scene, role: str, reject: bool = False) -> None:
-    """One node is cut off from everybody, the arbiter too: so it is the other one that goes on."""
-    network, victim = scene.cluster.network, scene.node(role)
-    await scene.strike()
-    await trio.to_thread.run_sync(partial(network.isolate, victim, reject=reject))
-    try:
-        await scene.recovered(generations=1)
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(network.heal)
-
-
-async def cut_from_arbiter(scene: Scene, role: str) -> None:
-    """One node cannot ask the arbiter. That costs nothing until the other one dies: then clients wait for it."""
-    asker, victim = scene.node(role), scene.other(role)
-    async with cut(scene, asker, "witness"):
-        await scene.served()
-        await scene.strike()
-        await scene.cluster.kill(victim)
-        await scene.nobody_served(HOLD_S)
-    await scene.recovered(generations=1)
-    scene.cluster.join(victim)
-
-
-# ---- an arbiter that is not there
-
-
-async def lose_arbiter(scene: Scene, how: str) -> None:
-    """Nobody needs it as long as nothing else happens."""
-    await scene.strike()
-    async with scene.arbiter_lost(how):
-        await scene.served()
-        await trio.sleep(HOLD_S)
-    await scene.served()
-
-
-async def lose_arbiter_and(scene: Scene, how: str, role: str) -> None:
-    """Without it nobody goes on alone: clients wait, and are served when it is back."""
-    victim = scene.node(role)
-    await scene.strike()
-    async with scene.arbiter_lost(how):
-        await scene.cluster.kill(victim)
-        await scene.nobody_served(HOLD_S)
-    await scene.recovered(generations=1)
-    scene.cluster.join(victim)
-
-
-# ---- hosts that run out of something
-
-
-async def fill_disk(scene: Scene, role: str) -> None:
-    """A log that cannot be written ends, and is said to have ended; the machine goes on."""
-    victim = scene.node(role)
-    await scene.strike()
-    await trio.to_thread.run_sync(scene.cluster.fill_disk, victim)
-    try:
-        await scene.served()
-        await scene.wait_trouble(victim)
-    finally:
-        scene.cluster.free_disk(victim)
-    scene.cluster.signal(victim, signal.SIGKILL)
-    await scene.recovered(generations=1)
-    await scene.cluster.kill(victim)
-    scene.cluster.join(victim)
-
-
-async def press(scene: Scene, words: tuple[str, ...]) -> None:
-    """Other programs want the host for themselves."""
-    await scene.strike()
-    command = ["stress-ng", "--quiet", "--timeout", f"{PRESSURE_S:g}s", *words]
-    done = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
-        scene.violations.append(f"stress-ng ended with code {done.returncode}: {done.stdout.decode(errors='replace')}")
-    await scene.served()
-
-
-# ---- clocks that jump
-
-
-async def jump(scene: Scene) -> None:
-    """The wall clock of one node's process, while it is a shadow, when it takes over, and while it is live."""
-    victim, other = scene.shadow, scene.primary
-    cluster, file = scene.cluster, scene.cluster.folder / "wall-clock"
-    file.write_text("+0\n")
-    await scene.strike()
-    cluster.set_environment(
-        victim,
-        LD_PRELOAD=FAKETIME_LIBRARY,
-        FAKETIME_TIMESTAMP_FILE=os.fspath(file),
-        FAKETIME_NO_CACHE="1",
-        FAKETIME_DONT_FAKE_MONOTONIC="1",
-        DONT_FAKE_MONOTONIC="1",
-        NO_FAKE_STAT="1",
-        FAKETIME_FORCE_MONOTONIC_FIX="0",
-    )
-    await cluster.kill(victim)
-    cluster.join(victim)
-    await scene.protected()
-    if not cluster.has_loaded(victim, FAKETIME_LIBRARY):
-        scene.violations.append(f"{victim} runs without {FAKETIME_LIBRARY}: its clock does not jump")
-    for by in JUMPS[:2]:
-        await _set_clock(scene, by)
-    cluster.signal(other, signal.SIGKILL)
-    await scene.recovered(generations=2)
-    for by in JUMPS[2:]:
-        await _set_clock(scene, by)
-    cluster.set_environment(victim)
-    await cluster.kill(other)
-    cluster.join(other)
-    await scene.protected()
-    await cluster.kill(victim)
-    await scene.recovered(generations=3)
-    cluster.join(victim)
-
-
-async def _set_clock(scene: Scene, by: str) -> None:
-    fresh = scene.cluster.folder / "wall-clock.new"
-    fresh.write_text(f"{by}\n")
-    fresh.rename(scene.cluster.folder / "wall-clock")
-    await scene.served(60)
-
-
-# ---- what is planned
-
-
-async def hand_over(scene: Scene) -> None:
-    await scene.strike()
-    await scene.cluster.ask(scene.primary, "hand-over")
-    await scene.recovered(generations=1)
-
-
-async def promote_stopped(scene: Scene) -> None:
-    """The operator knows that the primary is dead, and so the shadow need not wait until it has been silent for long.
-    He errs: it was stopped, and comes back."""
-    victim = scene.primary
-    await scene.strike()
-    scene.cluster.signal(victim, signal.SIGSTOP)
-    await scene.cluster.ask(scene.shadow, "promote")
-    await scene.recovered(generations=1)
-    async with scene.zombie(victim):
-        scene.cluster.signal(victim, signal.SIGCONT)
-
-
-async def promote_living(scene: Scene) -> None:
-    """The operator errs, and the primary is well: one of the two goes on, whichever claims first."""
-    await scene.strike()
-    with suppress(ControlError):  # the shadow came too late, and says so
-        await scene.cluster.ask(scene.shadow, "promote")
-    await scene.recovered(generations=1)
-
-
-async def migrate(scene: Scene) -> None:
-    """By the command, as an operator would before he takes the host away: the old process ends by itself, with 0."""
-    leaver, target = scene.primary, scene.shadow
-    await scene.strike()
-    await scene.command(leaver, "migrate", str(scene.cluster.toml), "--to", target)
-    await scene.recovered(generations=1)
-    code = await scene.cluster.wait_exit(leaver)
-    if code:
-        scene.violations.append(f"{leaver} has left with code {code}")
-    scene.cluster.join(leaver)
-
-
 FAULTS = (
-    Fault("kill-primary", partial(kill, role="primary"), (1, 1), 240, "kill"),
-    Fault("kill-shadow", partial(kill, role="shadow"), (1, 1), 40),
-    Fault("kill-primary-then-primary", partial(kill_in_turn, first="primary"), (2, 2), 10, "kill"),
-    Fault("kill-shadow-then-primary", partial(kill_in_turn, first="shadow"), (2, 2), 5),
-    Fault("kill-joiner", kill_joiner, (1, 2), 5),
-    Fault("kill-both-primary-back", partial(kill_both, first="primary"), (1, 1), 5),
-    Fault("kill-both-shadow-back", partial(kill_both, first="shadow"), (1, 1), 5),
-    Fault("kill-both-busy", kill_both_busy, (1, 1), 10),
-    Fault("stop-primary", partial(stop, role="primary"), (1, 1), 80, "silence"),
-    Fault("stop-shadow", partial(stop, role="shadow"), (1, 1), 20, "silence"),
-    Fault("pause-primary", partial(pause, role="primary"), (0, 0), 5),
-    Fault("pause-shadow", partial(pause, role="shadow"), (0, 0), 5),
-    Fault("partition", partial(partition, speaker="primary"), (1, 1), 25, "silence"),
-    Fault("partition-refused", partial(partition, speaker="primary", reject=True), (1, 1), 10, "silence"),
-    Fault("deaf-shadow", partial(partition, speaker="primary", one_way=True), (1, 1), 10, "silence"),
-    Fault("deaf-primary", partial(partition, speaker="shadow", one_way=True), (1, 1), 10, "silence"),
-    Fault("primary-off-edge", partial(cut_from_edge, role="primary"), (0, 0), 5),
-    Fault("primary-off-edge-refused", partial(cut_from_edge, role="primary", reject=True), (0, 0), 5),
-    Fault("shadow-off-edge", partial(cut_from_edge, role="shadow"), (0, 0), 5),
-    Fault("blip", blip, (0, 1), 10),
-    Fault("primary-isolated", partial(isolate, role="primary"), (1, 1), 15, "silence"),
-    Fault("shadow-isolated", partial(isolate, role="shadow"), (1, 1), 10, "silence"),
-    Fault("primary-isolated-refused", partial(isolate, role="primary", reject=True), (1, 1), 5, "silence"),
-    Fault("shadow-off-arbiter-kill-primary", partial(cut_from_arbiter, role="shadow"), (1, 1), 5),
-    Fault("primary-off-arbiter-kill-shadow", partial(cut_from_arbiter, role="primary"), (1, 1), 5),
-    Fault("arbiter-killed", partial(lose_arbiter, how="killed"), (0, 0), 5),
-    Fault("arbiter-stopped", partial(lose_arbiter, how="stopped"), (0, 0), 5),
-    Fault("arbiter-killed-kill-primary", partial(lose_arbiter_and, how="killed", role="primary"), (1, 1), 5),
-    Fault("arbiter-stopped-kill-primary", partial(lose_arbiter_and, how="stopped", role="primary"), (1, 1), 5),
-    Fault("arbiter-cut-off-kill-shadow", partial(lose_arbiter_and, how="cut off", role="shadow"), (1, 1), 5),
-    Fault("arbiter-full-kill-primary", partial(lose_arbiter_and, how="full", role="primary"), (1, 1), 5),
-    Fault("disk-full-primary", partial(fill_disk, role="primary"), (1, 1), 5),
-    Fault("disk-full-shadow", partial(fill_disk, role="shadow"), (1, 1), 5),
-    Fault("memory-pressure", partial(press, words=("--vm", "2", "--vm-bytes", MEMORY_PRESSURE)), (0, 0), 5),
-    Fault("cpu-pressure", partial(press, words=("--cpu", "2")), (0, 0), 5),
-    Fault("clock-jumps", jump, (3, 3), 5),
-    Fault("hand-over", hand_over, (1, 1), 20, "hand-over"),
-    Fault("promote-stopped", promote_stopped, (1, 1), 10, "kill"),
-    Fault("promote-living", promote_living, (1, 1), 10),
-    Fault("migrate", migrate, (1, 1), 10),
+    Fault("kill-primary", partial(stories.kill, role="primary"), (1, 1), 240, "kill"),
+    Fault("kill-shadow", partial(stories.kill, role="shadow"), (1, 1), 40),
+    Fault("kill-primary-then-primary", partial(stories.kill_in_turn, first="primary"), (2, 2), 10, "kill"),
+    Fault("kill-shadow-then-primary", partial(stories.kill_in_turn, first="shadow"), (2, 2), 5),
+    Fault("kill-joiner", stories.kill_joiner, (1, 2), 5),
+    Fault("kill-both-primary-back", partial(stories.kill_both, first="primary"), (1, 1), 5),
+    Fault("kill-both-shadow-back", partial(stories.kill_both, first="shadow"), (1, 1), 5),
+    Fault("kill-both-busy", stories.kill_both_busy, (1, 1), 10),
+    Fault("stop-primary", partial(stories.stop, role="primary"), (1, 1), 80, "silence"),
+    Fault("stop-shadow", partial(stories.stop, role="shadow"), (1, 1), 20, "silence"),
+    Fault("pause-primary", partial(stories.pause, role="primary"), (0, 0), 5),
+    Fault("pause-shadow", partial(stories.pause, role="shadow"), (0, 0), 5),
+    Fault("partition", partial(stories.partition, speaker="primary"), (1, 1), 25, "silence"),
+    Fault("partition-refused", partial(stories.partition, speaker="primary", reject=True), (1, 1), 10, "silence"),
+    Fault("deaf-shadow", partial(stories.partition, speaker="primary", one_way=True), (1, 1), 10, "silence"),
+    Fault("deaf-primary", partial(stories.partition, speaker="shadow", one_way=True), (1, 1), 10, "silence"),
+    Fault("primary-off-edge", partial(stories.cut_from_edge, role="primary"), (0, 0), 5),
+    Fault("primary-off-edge-refused", partial(stories.cut_from_edge, role="primary", reject=True), (0, 0), 5),
+    Fault("shadow-off-edge", partial(stories.cut_from_edge, role="shadow"), (0, 0), 5),
+    Fault("short-cut", stories.short_cut, (0, 0), 10),
+    Fault("blip", stories.blip, (0, 1), 10),
+    Fault("primary-isolated", partial(stories.isolate, role="primary"), (1, 1), 15, "silence"),
+    Fault("shadow-isolated", partial(stories.isolate, role="shadow"), (1, 1), 10, "silence"),
+    Fault("primary-isolated-refused", partial(stories.isolate, role="primary", reject=True), (1, 1), 5, "silence"),
+    Fault("shadow-off-arbiter-kill-primary", partial(stories.cut_from_arbiter, role="shadow"), (1, 1), 5),
+    Fault("primary-off-arbiter-kill-shadow", partial(stories.cut_from_arbiter, role="primary"), (1, 1), 5),
+    Fault("arbiter-killed", partial(stories.lose_arbiter, how="killed"), (0, 0), 5),
+    Fault("arbiter-stopped", partial(stories.lose_arbiter, how="stopped"), (0, 0), 5),
+    Fault("arbiter-killed-kill-primary", partial(stories.lose_arbiter_and, how="killed", role="primary"), (1, 1), 5),
+    Fault("arbiter-stopped-kill-primary", partial(stories.lose_arbiter_and, how="stopped", role="primary"), (1, 1), 5),
+    Fault("arbiter-cut-off-kill-shadow", partial(stories.lose_arbiter_and, how="cut off", role="shadow"), (1, 1), 5),
+    Fault("arbiter-full-kill-primary", partial(stories.lose_arbiter_and, how="full", role="primary"), (1, 1), 5),
+    Fault("disk-full-primary", partial(stories.fill_disk, role="primary"), (1, 1), 5),
+    Fault("disk-full-shadow", partial(stories.fill_disk, role="shadow"), (1, 1), 5),
+    Fault("memory-pressure", partial(stories.press, words=stories.MEMORY_PRESSURE), (0, 0), 5),
+    Fault("cpu-pressure", partial(stories.press, words=stories.CPU_PRESSURE), (0, 0), 5),
+    Fault("clock-jumps", stories.jump, (3, 3), 5),
+    Fault("hand-over", stories.hand_over, (1, 1), 20, "hand-over"),
+    Fault("promote-stopped", stories.promote_stopped, (1, 1), 10, "kill"),
+    Fault("promote-living", stories.promote_living, (1, 1), 10),
+    Fault("migrate", stories.migrate, (1, 1), 10),
 )
 """A campaign of full size has 300 kills, 100 stops and 100 partitions."""
 
@@ -400,4 +96,4 @@ def plan(size: str, chance: random.Random) -> list[Fault]:
 def missing_tools() -> list[str]:
     """Debian packages that the faults need and that are not there."""
     lacking = [] if shutil.which("stress-ng") else ["stress-ng"]
-    return lacking if os.path.exists(FAKETIME_LIBRARY) else [*lacking, "faketime"]
+    return lacking if os.path.exists(stories.FAKETIME_LIBRARY) else [*lacking, "faketime"]
