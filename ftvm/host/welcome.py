@@ -1,7 +1,8 @@
 """Who may talk to a node: the application's part of HELLO and WELCOME, checked on both sides.
 
 A HELLO says for what purpose it comes: `peer` (a node that wants to be our shadow), `edge`, or `probe` (who are you,
-and are you alive?). A peer must run the very same machine: version of the log, guest-visible configuration, image.
+and are you alive?). Peers must run the very same machine: version of the log, guest-visible configuration, image. So
+must who probes: what a node of another version has on its disk is not for us to judge.
 Everything here has passed mutual TLS, and is still bounded and checked.
 """
 
@@ -63,8 +64,7 @@ def check_hello(identity: Identity, parameters: Parameters, machine: MachineIden
         return purpose
     if len(parameters.get("life", b"")) != LIFE_SIZE or not 0 < len(parameters.get("name", b"")) <= NAME_SIZE_MAX:
         raise Refuse("a HELLO without a life or a name")
-    if purpose == PEER:
-        _check_machine(parameters, machine)
+    _check_machine(parameters, machine)
     return purpose
 
 

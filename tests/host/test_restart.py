@@ -14,6 +14,7 @@ from ftvm.demo.load import Loader
 from ftvm.demo.resp import open_resp
 from ftvm.demo.stage import Stage
 from ftvm.errors import ExitCode, NotProtected
+from ftvm.log.entry import LOG_VERSION
 from ftvm.log.file import LogReader
 from tests.host.pair import (
     LOOPBACK,
@@ -29,6 +30,7 @@ from tests.host.pair import (
     run_command,
     the_one_line,
 )
+from tests.host.test_refusals import OTHER_VERSION
 
 LOAD = 100
 BOTH = ("alpha", "beta")
@@ -274,3 +276,29 @@ async def _power_off(folder: Path) -> None:
         async with open_resp(LOOPBACK, stage.port) as client:
             with trio.fail_after(WAIT_S):
                 assert await client.call("DBSIZE") == 0
+
+
+def test_nodes_of_different_versions_do_not_go_on_beside_each_other_and_both_name_both(tmp_path: Path) -> None:
+    run(_versions, tmp_path)
+
+
+async def _versions(folder: Path) -> None:
+    async with open_pair(folder) as stage:
+        await kill_both(stage)
+        stage.start_node("alpha", "shadow")
+        newer = [sys.executable, "-c", OTHER_VERSION, "shadow", str(stage.toml), "--node", "beta"]
+        stage.run("beta", newer)
+        await core_state(stage, "beta", "WAITING")
+        with trio.fail_after(WAIT_S):
+            for name, here, there in (("alpha", LOG_VERSION + 1, LOG_VERSION), ("beta", LOG_VERSION, LOG_VERSION + 1)):
+                await noted(stage, name, f"refuses us: log version {here} is spoken here and {there} there")
+        log = f"a log of version {LOG_VERSION}, and this ftvm reads version {LOG_VERSION + 1}"
+        await stage.wait_status("beta", lambda one: log in one["core"]["waits_for"], "its log's trouble", WAIT_S)
+        assert (await stage.status("alpha"))["core"]["state"] == "WAITING"
+
+
+async def noted(stage: Stage, name: str, words: str) -> None:
+    def accept(status: dict[str, Any]) -> bool:
+        return any(words in note for note in status["notes"])
+
+    await stage.wait_status(name, accept, words, WAIT_S)
