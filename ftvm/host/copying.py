@@ -84,10 +84,12 @@ class MachineCopy:
         started_ns = time.monotonic_ns()
         chunks: list[bytes] = []
         size = 0
-        while outgoing.left and size < STEP_BYTES_MIN and time.monotonic_ns() - started_ns < STEP_NS:
+        while outgoing.left:
             taken = outgoing.take(STEP_PAGES)
             chunks += taken
             size += sum(map(len, taken))
+            if size >= STEP_BYTES_MIN or time.monotonic_ns() - started_ns >= STEP_NS:
+                break
         is_over = False
         if not outgoing.left:
             is_over = self._end_round(chunks, started_ns)
