@@ -1,28 +1,21 @@
 """Bytes that nobody of ours made, for everything that reads bytes: `python -m tests.fuzz [--target NAME]`.
 
 Each target runs in a process of its own, whose memory is bounded. The exit code is 1 if anything was found; a finding
-prints its input, shrunk, and how to repeat it. `--guided` lets atheris (if it is installed: `pip install atheris`)
-choose the inputs by what code they reach, for `--seconds`.
+prints its input, shrunk, and how to repeat it. See `tests.fuzz.guided` for inputs that are chosen by what they reach.
 """
 
 import argparse
-import importlib
 import multiprocessing
-import random
 import resource
 import sys
-import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
-from tests.fuzz.harness import Result, Target, alarm, attempt, check_one, run, shrink
+from tests.fuzz.harness import Result, Target, check_one, run
 from tests.fuzz.targets import TARGETS
 
 MEMORY_MAX = 512 << 20
 """Bytes of address space that a run may take beside what the process had at its start."""
-
-GUIDED_S = 30.0
 
 
 def main() -> int:
@@ -31,8 +24,6 @@ def main() -> int:
         finding = check_one(TARGETS[options.target[0]], bytes.fromhex(options.hex))
         print("nothing is wrong with this input" if finding is None else finding)
         return int(finding is not None)
-    if options.guided:
-        return _guided(TARGETS[options.target[0]], options.seconds or GUIDED_S, options.seed)
     found = 0
     print(f"{'target':20} {'inputs':>8} {'taken':>8} {'seconds':>8}  findings")
     for name in options.target or TARGETS:
@@ -53,10 +44,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, help="for each target, instead of --size")
     parser.add_argument("--hex", help="this one input, for the one target")
-    parser.add_argument("--guided", action="store_true", help="with atheris, for the one target")
     options = parser.parse_args()
-    if (options.hex is not None or options.guided) and len(options.target or ()) != 1:
-        parser.error("--hex and --guided want one --target")
+    if options.hex is not None and len(options.target or ()) != 1:
+        parser.error("--hex wants one --target")
     return options
 
 
@@ -78,30 +68,6 @@ def _child(there: Connection, target: Target, size: int, seed: int, seconds: flo
     had = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (had + MEMORY_MAX, resource.RLIM_INFINITY))
     there.send(run(target, size=size, seed=seed, seconds=seconds))
-
-
-def _guided(target: Target, seconds: float, seed: int) -> int:
-    """The specimens are the corpus to begin with. atheris ends the process itself."""
-    try:
-        atheris: Any = importlib.import_module("atheris")
-    except ImportError:
-        print("atheris is not installed: pip install atheris", file=sys.stderr)
-        return 2
-
-    def one(data: bytes) -> None:
-        finding = attempt(target, data, measured=False)
-        if finding is not None:
-            print(shrink(target, finding), flush=True)
-            raise AssertionError(finding.kind)
-
-    with tempfile.TemporaryDirectory(prefix="ftvm-fuzz-") as corpus, target.surroundings(), alarm():
-        for number, specimen in enumerate(target.specimens(random.Random(seed))):
-            (Path(corpus) / f"{number}").write_bytes(specimen)
-        atheris.instrument_all()
-        bounds = (f"-max_total_time={int(seconds)}", f"-max_len={target.size_max}", f"-seed={seed + 1}")
-        atheris.Setup([sys.argv[0], *bounds, corpus], one)
-        atheris.Fuzz()
-    return 0
 
 
 if __name__ == "__main__":
