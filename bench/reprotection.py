@@ -2,9 +2,9 @@
 
 `python -m bench.reprotection --json out.json`. The guest (`scribble`) has filled most of RAM with noise and writes
 whole pages at random places at a steady rate; it looks at its clock all the time and says, when asked, for how long
-at most it could not. A shadow is started with nothing (`fresh`); then the same process is stopped with SIGSTOP for longer than
-it is waited for, and continues (`resumed`); then it is killed and started again, with nothing but its own log on disk
-(`restarted`).
+at most it could not. A shadow is started with nothing (`fresh`); then the same process is stopped with SIGSTOP for
+longer than it is waited for, and continues (`resumed`); then it is killed and started again, with nothing but its own
+log on disk (`restarted`).
 
     results.joins        one object a join:
         kind             fresh, resumed or restarted
@@ -14,7 +14,7 @@ it is waited for, and continues (`resumed`); then it is killed and started again
         kept_mib         those that never went, for they were there or zero
         rounds           over what the guest had written meanwhile, with the last one
         pause_ms         the guest was at rest at the end of the copy
-        gap_ms           the longest that the guest did not see its clock, from the start of the join to 1 s after it
+        gap_ms           the longest that the guest did not see its clock, from the start of the join until after it
         written_mb_s     what the guest wrote in that time
     results.alone        gap_ms and written_mb_s without any join
     results.size_mib, results.rate_mb_s
@@ -29,7 +29,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,8 +50,6 @@ SPARE_MIB = 16
 LINE_SIZE_MAX = 4096
 FILL_TIMEOUT_S = 60.0
 JOIN_TIMEOUT_S = 60.0
-ALONE_S = 2.0
-AFTER_S = 1.0
 ASK_S = 0.05
 POLL_S = 0.01
 US_PER_MS = 1000
@@ -124,26 +122,26 @@ class Watch:
         return self._gap_us / US_PER_MS, self._written / 1e6 / (time.monotonic() - self._began_s)
 
 
-async def measure(stage: Stage, console: Console) -> AsyncGenerator[Join, None]:
-    """The three kinds of joins of beta, with alpha live."""
+async def measure(stage: Stage, console: Console, after_s: float) -> AsyncGenerator[Join, None]:
+    """The three kinds of joins of beta, with alpha live; each is watched for `after_s` longer."""
     stage.start_node("beta", "shadow")
-    yield await _join(stage, console, "fresh", lambda: None)
+    yield await _join(stage, console, after_s, "fresh", lambda: None)
     stage.signal("beta", signal.SIGSTOP)
     await _wait_alone(stage)
-    await trio.sleep(AFTER_S)
-    yield await _join(stage, console, "resumed", lambda: stage.signal("beta", signal.SIGCONT))
+    await trio.sleep(after_s)
+    yield await _join(stage, console, after_s, "resumed", lambda: stage.signal("beta", signal.SIGCONT))
     await stage.wait_status("beta", lambda status: status["log"]["bytes"] > 0, "a log of its own")
     stage.signal("beta", signal.SIGKILL)
     await stage.wait_exit("beta")
     await _wait_alone(stage)
-    yield await _join(stage, console, "restarted", lambda: stage.start_node("beta", "shadow"))
+    yield await _join(stage, console, after_s, "restarted", lambda: stage.start_node("beta", "shadow"))
 
 
 async def _wait_alone(stage: Stage) -> None:
     await stage.wait_status("alpha", lambda status: status["core"]["state"] == "SOLO", "being alone")
 
 
-async def _join(stage: Stage, console: Console, kind: str, start: Any) -> Join:
+async def _join(stage: Stage, console: Console, after_s: float, kind: str, start: Callable[[], None]) -> Join:
     watch = Watch(console)
     await watch.begin()
     began_s = time.monotonic()
@@ -154,7 +152,7 @@ async def _join(stage: Stage, console: Console, kind: str, start: Any) -> Join:
             "alpha", lambda status: status["core"]["state"] == "PROTECTED", "a shadow", JOIN_TIMEOUT_S
         )
         join_s = time.monotonic() - began_s
-        await trio.sleep(AFTER_S)
+        await trio.sleep(after_s)
         nursery.cancel_scope.cancel()
     gap_ms, written_mb_s = await watch.look()
     told = status["reprotection"]
@@ -195,11 +193,11 @@ async def _measure_all(stage: Stage, console: Console, options: argparse.Namespa
     await console.say(f"w {options.rate}")
     watch = Watch(console)
     await watch.begin()
-    await trio.sleep(ALONE_S)
+    await trio.sleep(options.watch)
     gap_ms, written_mb_s = await watch.look()
     report.add("alone", {"gap_ms": gap_ms, "written_mb_s": written_mb_s})
     joins: list[Join] = []
-    async with aclosing(measure(stage, console)) as each:
+    async with aclosing(measure(stage, console, options.watch)) as each:
         async for join in each:
             tell(f"{join.kind}: {join.join_s:.2f} s, {join.sent_mib:.1f} MiB, gap {join.gap_ms:.1f} ms")
             joins.append(join)
@@ -225,6 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = parser("reprotection", __doc__)
     made.add_argument("--size", type=int, default=256, metavar="MIB", help="RAM of the machine (default: 256)")
     made.add_argument("--rate", type=int, default=20, metavar="MB", help="what the guest writes in 1 s (default: 20)")
+    made.add_argument("--watch", type=float, default=1.0, metavar="S", help="watch the guest so long between and after")
     options = made.parse_args(arguments)
     report = Report("reprotection", options)
     report.add("size_mib", options.size)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import failover, throughput
+from bench import failover, reprotection, throughput
 from bench.common import find_tool
 from bench.hosts import obstacle
 
@@ -115,3 +115,19 @@ def test_a_peer_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "out.json"
     assert failover.main(["--system", "Redis Sentinel", "--kind", "sigkill", "--json", str(path)]) == 1
     assert "redis-server" in _results(path)["left_out"]["Redis Sentinel"]
+
+
+def test_a_join_is_measured_fresh_resumed_and_restarted(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    assert reprotection.main(["--size", "24", "--rate", "5", "--watch", "0.2", "--json", str(path)]) == 0
+    results = _results(path)
+    assert results["alone"]["written_mb_s"] > 0
+    fresh, *returning = results["joins"]
+    assert [join["kind"] for join in results["joins"]] == ["fresh", "resumed", "restarted"]
+    for join in results["joins"]:
+        assert 0 < join["pause_ms"] <= join["gap_ms"]
+        assert join["copy_s"] <= join["join_s"]
+        assert join["written_mb_s"] > 0
+    for join in returning:
+        assert join["sent_mib"] < fresh["sent_mib"]
+        assert join["kept_mib"] > fresh["kept_mib"]

@@ -150,3 +150,12 @@ def test_echo_answers_a_break() -> None:
     machine.send(b"new")
     assert machine.until(b"new").endswith(b"new")
     assert machine.breaks == 1
+
+
+def test_scribble_fills_memory_with_noise_and_tells_what_it_wrote() -> None:
+    machine = MachineWire(guests.path("scribble").read_bytes())
+    machine.send(b"f 2\n?\n")
+    assert machine.until(b"filled\n") == b"filled\n"
+    assert machine.until(b"\n").startswith(b"wrote 0 gap ")
+    pages = machine.machine._memory.bytes.reshape(-1, 4096)
+    assert 2 * 256 <= int(pages.any(axis=1).sum()) < 2 * 256 + 16
