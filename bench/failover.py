@@ -4,7 +4,7 @@
 system) writes 64-byte tokens. In mid-load the leader is killed (sigkill), stopped and woken later (sigstop), asked to
 hand over (hand-over), cut off from everybody (partition) or from its peers only, while clients still reach it
 (isolation). The load goes on, the lost member is brought back, and every token is read back. The next fault hits the
-system that has been through all those before.
+system that has been through all those before. One round of everything takes some two minutes.
 
     results.systems      by system: versions, timeouts, what its answers promise
     results.faults       one object a fault: the fields of `bench.faults.Fault`
@@ -78,7 +78,7 @@ def summarise(faults: Sequence[Fault]) -> dict[str, dict[str, dict[str, Any]]]:
 
 def _options(words: list[str] | None) -> argparse.Namespace:
     made = parser("failover", __doc__)
-    made.add_argument("--kills", type=int, default=50, help="of each kind (default: 50)")
+    made.add_argument("--kills", type=int, default=10, help="of each kind (default: 10)")
     made.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS), help="how the leader is lost")
     names = [system.name for system in SYSTEMS]
     made.add_argument("--system", nargs="+", choices=names, default=names, help="what is measured (default: all)")
