@@ -17,8 +17,9 @@ SEEDS ?= 0:10000
 PROGRAMS ?= 10000
 INPUTS ?= 10000
 SIZE ?= small
+MODEL ?= full
 
-.PHONY: setup demo test lint bench sim fuzz differential campaign clean
+.PHONY: setup demo test lint bench sim fuzz differential campaign model mutants clean
 
 setup: $(PACKAGES_DONE) $(TOOLS_DONE)
 
@@ -60,6 +61,14 @@ differential: $(PACKAGES_DONE)
 # Real processes on hosts that are namespaces, faults of every kind, as root: make campaign SIZE=full
 campaign: setup
 	$(BIN)/python -m tests.campaign --size $(SIZE)
+
+# The protocol as a model under SPIN, with the faults that it must find out: make model MODEL=small
+model: setup
+	$(BIN)/python -m tests.model --size $(MODEL)
+
+# Faults planted in the code, each of which its tests must notice
+mutants: setup
+	$(BIN)/python -m tests.mutants
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

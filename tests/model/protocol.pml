@@ -51,6 +51,9 @@ Mutants are one-line changes of this text: see run.py. */
 #ifndef CRASHES
 #define CRASHES 0	/* a process dies and is started again as a new life that holds nothing */
 #endif
+#ifndef REBOOT
+#define REBOOT 0	/* 1: who starts again may be told to boot, as it was the first time */
+#endif
 #ifndef CUTS
 #define CUTS 0		/* sessions between nodes */
 #endif
@@ -153,7 +156,7 @@ chan answer[NODES] = [2] of { mtype:message, byte, byte, byte, byte };		/* want,
 #if EDGE
 byte eg, conn = NONE, have, iack, isent;
 HISTORY ebits;
-bool attaches, knows_have, knows_iack, proven, ehalted;
+bool attaches, knows_have, knows_iack, ehalted;
 byte epoch, began;	/* an epoch ends when the edge cuts its clients off; the first input of this one has the offset began */
 chan toE[NODES] = [QUEUE] of { mtype:message, byte, byte, HISTORY };
 chan toN[NODES] = [QUEUE] of { mtype:message, byte, byte, byte, byte };	/* gen, offset, outputs_have, epoch */
@@ -567,8 +570,11 @@ decide:		ask[i]?m,kd,w,bs,h,l,k;
 }
 
 #if EDGE
-/* its clients are cut off; it takes up each stream where the node says that it stands */
-inline begin_blind() { have=0; iack=0; isent=0; ebits=0; knows_have=0; knows_iack=0; proven=0; epoch++; began=0 }
+/* Its clients are cut off, and it takes up each stream where the node says that it stands. Its fence it has from the
+arbiter: else it might begin with a zombie, and number its clients' inputs as that one says. */
+inline edge_begins_anew() {
+	eg=last_activated; have=0; iack=0; isent=0; ebits=0; knows_have=0; knows_iack=0; epoch++; began=0
+}
 
 proctype Edge() {
 	byte i, g, a, k;
@@ -583,13 +589,7 @@ end:	do
 received:	toE[i]?m,g,a,h;
 		if
 		:: g < eg							/* the fence */
-		:: g >= eg && m==Live ->
-			if
-			:: g > eg && eg && !proven ->	/* it began blind, and what it began with may have been a zombie's */
-				begin_blind()
-			:: else
-			fi;
-			eg=g; conn=i; attaches=1; ehalted=0
+		:: g >= eg && m==Live -> eg=g; conn=i; attaches=1; ehalted=0
 		:: g >= eg && m!=Live && (i!=conn || g!=eg || attaches)
 		:: g >= eg && m!=Live && i==conn && g==eg && !attaches ->
 			if
@@ -604,7 +604,7 @@ received:	toE[i]?m,g,a,h;
 			:: m==InputAck ->
 				if
 				:: !knows_iack -> knows_iack=1; iack=a; isent=a; began=a
-				:: knows_iack && a > iack -> iack=a; proven=1; if :: isent < a -> isent=a :: else fi;
+				:: knows_iack && a > iack -> iack=a; if :: isent < a -> isent=a :: else fi;
 #if EDGE_RESTARTS
 					k=began;
 					do	/* what is acknowledged to a client is what that client sent */
@@ -639,6 +639,9 @@ inline edge_reopened(i) { flush_edge(i); att[i]=0; if :: elive[i] -> ann[i]=1 ::
 
 inline crash(i) {
 	crashes++; start_over(i);
+#if REBOOT
+	if :: claim(i, BOOTING, 1) :: skip fi;
+#endif
 	do :: answer[i]?_,_,_,_,_ :: empty(answer[i]) -> break od;
 #if EDGE
 	flush_edge(i); if :: conn==i -> conn=NONE; attaches=0; ehalted=0 :: else fi
@@ -698,21 +701,21 @@ proctype World() {
 #endif
 #if EDGE_RESTARTS
 	:: atomic { edge_restarts<EDGE_RESTARTS && conn!=NONE -> edge_restarts++;
-		eg=0; conn=NONE; attaches=0; ehalted=0; begin_blind();
+		conn=NONE; attaches=0; ehalted=0; edge_begins_anew();
 		edge_reopened(0); edge_reopened(1)
 #if NODES == 3
 		; edge_reopened(2)
 #endif
 		}
 #endif
-	:: atomic { timeout -> if :: LOST || HEALED :: else -> stuck=1 fi; assert(!stuck); break }
+	:: atomic { timeout -> if :: (LOST && !off) || HEALED :: else -> stuck=1 fi; assert(!stuck); break }
 	od
 }
 
 init { atomic {
 	byte s;
 #if EDGE
-	knows_have=1; knows_iack=1; proven=1;	/* the machine's first edge: everything begins at 0 */
+	knows_have=1; knows_iack=1;	/* the machine's first edge: everything begins at 0 */
 #endif
 #if PROTECTED_START
 	cur=1; last_activated=1; rec_life[1]=LIFE(0);

@@ -68,7 +68,8 @@ def check(text: str, defines: Mapping[str, int], *, endless: bool = False, quick
             raise ModelError(f"spin does not take the model:\n{told}")
         search = ["-DNP", "-DNOFAIR"] if endless else ["-DSAFETY", "-DNOFAIR"]
         level = "-O0" if quick else "-O2"
-        told = _run(folder, "gcc", level, "-w", "-DCOLLAPSE", f"-DMEMLIM={MEMORY_MIB_MAX}", *search, "-o", "pan", "pan.c").stdout
+        search += ["-DCOLLAPSE", f"-DMEMLIM={MEMORY_MIB_MAX}"]
+        told = _run(folder, "gcc", level, "-w", *search, "-o", "pan", "pan.c").stdout
         if not Path(folder, "pan").exists():
             raise ModelError(f"gcc does not take what spin made of the model:\n{told}")
         options = [f"-m{DEPTH_MAX}", *(["-l"] if endless else [])]
@@ -115,7 +116,7 @@ def _story(told: str) -> Iterator[str]:
         if found is None:
             continue
         step, process, text = found.groups()
-        told_nothing = text in ("else", "1") or re.fullmatch(r"[a-z] = 0", text) or text.startswith(("((", "(", "assert"))
+        told_nothing = text == "else" or re.fullmatch(r"[a-z] = 0", text) or text.startswith(("(", "assert"))
         if process != ":init:" and not told_nothing:
             lines.append(f"{step:>5} {process:<8} {text}")
     if len(lines) > TRAIL_LINES_MAX:
@@ -165,7 +166,8 @@ HEAD = f"{'':<66} {'states':>10} {'depth':>7} {'MiB':>6} {'s':>6}"
 
 
 def _line(name: str, result: Result, verdict: str) -> str:
-    return f"{name:<66} {result.states:>10,} {result.depth:>7,} {result.memory_mib:>6.0f} {result.seconds:>6.1f}  {verdict}"
+    figures = f"{result.states:>10,} {result.depth:>7,} {result.memory_mib:>6.0f} {result.seconds:>6.1f}"
+    return f"{name:<66} {figures}  {verdict}"
 
 
 def _all_cases(cases: list[Case]) -> int:
