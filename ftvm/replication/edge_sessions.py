@@ -74,6 +74,9 @@ class EdgeSessions:
         """From whoever attaches from now on: input that was refused before is missing in what an attached edge
         goes on with."""
         self.takes_input = not self.halted
+        self._announce()
+
+    def _announce(self) -> None:
         self.attached = None
         for edge in self._open:
             self._replica.emit(SendEdge(edge, self._announcement()))
@@ -116,9 +119,13 @@ class EdgeSessions:
             self._replica.emit(SendEdge(edge, self._announcement()))
 
     def lost(self, edge: int) -> None:
+        """Whoever else is connected is told to attach: an edge that was replaced may have been heard after its
+        successor (the two connections are in no order), which then believes itself attached for ever."""
         self._open.pop(edge, None)
         if self.attached == edge:
             self.attached = None
+            if self.live:
+                self._announce()
 
     def received(self, edge: int, message: EdgeMessage) -> bool:
         """Returns whether the edge says that it has everything (`Final`). What it must not say closes its session."""

@@ -15,7 +15,7 @@ from enum import Enum
 from ftvm.errors import ProtocolError
 from ftvm.log.entry import Entry, Input
 from ftvm.replication.edge_sessions import EdgeSessions
-from ftvm.replication.effects import CancelCopy, CloseSession, CopyMachine, Send, Throttle
+from ftvm.replication.effects import CancelCopy, CloseSession, CopyMachine, Note, Send, Throttle
 from ftvm.replication.events import OutputLike
 from ftvm.replication.failure_detector import FailureDetector
 from ftvm.replication.messages import (
@@ -190,6 +190,12 @@ class Primary:
         self.remove(follower)
         self._replica.emit(CloseSession(follower.session, reason))
 
+    def drop(self, follower: Follower, why: str) -> None:
+        """It fails. Whoever looks why there is no shadow shall find it."""
+        if follower.stage is not Stage.MEMBER:
+            self._replica.emit(Note(f"{follower.peer} does not become a shadow: {why}"))
+        self.close(follower, why)
+
     def remove(self, follower: Follower) -> None:
         """Its session is over."""
         del self.followers[follower.session]
@@ -259,7 +265,7 @@ class Primary:
         bound = self._replica.config.joiner_backlog_bytes_max
         for follower in list(self.followers.values()):
             if follower.stage is Stage.FOLLOWING and follower.backlog_bytes > bound:
-                self.close(follower, "it joins more slowly than the machine runs")
+                self.drop(follower, "it joins more slowly than the machine runs")
 
     def commit(self) -> None:
         """P5: what all members hold is committed; alone, all of it."""
@@ -300,18 +306,26 @@ class Primary:
             return "the edge does not confirm outputs"
         if self._unacked_bytes * share > config.unacked_bytes_max:
             return "members do not acknowledge the log"
-        lag = max((self._replica.tick - member.tick for member in self.members()), default=0)
-        if lag * share > config.lag_ticks_max:
-            return "a member executes too slowly"
+        late = self._replica.tick - config.lag_ticks_max // share
+        for follower in self.followers.values():
+            if follower.stage is Stage.MEMBER and follower.tick < late:
+                return "a member executes too slowly"
         return ""
 
 
 def _weight(entries: Sequence[Entry]) -> int:
-    return sum(ENTRY_BYTES + (len(entry.data) if isinstance(entry, Input) else 0) for entry in entries)
+    weight = ENTRY_BYTES * len(entries)
+    for entry in entries:
+        if isinstance(entry, Input):
+            weight += len(entry.data)
+    return weight
 
 
 def _batches(entries: Sequence[Entry]) -> Iterable[tuple[int, tuple[Entry, ...]]]:
     """Cuts a list into messages, with the index of each one's first entry."""
+    if len(entries) <= LOG_ENTRIES_MAX and _weight(entries) <= LOG_BYTES_MAX:
+        yield 0, tuple(entries)
+        return
     start = weight = 0
     for index, entry in enumerate(entries):
         weight += _weight((entry,))

@@ -262,3 +262,14 @@ def test_a_late_activation_releases_only_what_the_members_hold() -> None:
     effects = node.session_lost(SHADOW, 902)
     assert claim_in(effects).want == 3
     assert outputs(effects) == b""
+
+
+def test_the_word_of_a_dead_edge_that_comes_late_does_not_starve_its_successor() -> None:
+    node = solo()
+    node.edge_opened(EDGE + 1, 10)
+    node.edge_received(EDGE + 1, m.Attach(1, {}, {}), 11)
+    node.edge_received(EDGE, m.Attach(1, {}, {}), 12)
+    effects = node.edge_lost(EDGE, 13)
+    assert only(effects, fx.SendEdge) == fx.SendEdge(EDGE + 1, m.Live(1, (UART,)))
+    node.edge_received(EDGE + 1, m.Attach(1, {UART: 0}, {UART: 0}), 14)
+    assert outputs(say(node, b"heard", 20, 15)) == b"heard"
