@@ -155,7 +155,7 @@ def _print_table(result: DemoResult) -> None:
         ("rate, p50", f"{result.rate_per_s:.0f}/s, {result.latency_p50_ms:.2f} ms"),
         ("longest gap between two answers", f"{result.gap_ms:.1f} ms"),
         *_rows_of_kills(result.kills),
-        ("generation", f"{result.generation}"),
+        ("generation; failovers without a kill", f"{result.generation}; {result.false_failovers}"),
         ("ticks of the guest", f"{result.ticks}"),
         ("log", f"{result.log_bytes} bytes"),
         ("digests compared in the replays", f"{result.digests_compared}"),

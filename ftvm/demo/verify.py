@@ -1,13 +1,14 @@
 """The logs of all lives of the demonstration, replayed on a third machine in this process.
 
-Each life of a node leaves one self-contained log: the snapshot it joined with, and what was committed while it lived.
-Lives overlap, for each was a shadow of the one before: so every digest that a dead primary left on its disk must be
+Each life of a node leaves one self-contained log: the snapshot it joined with, and what was agreed on while it lived.
+Lives overlap, for each began as the shadow of another: so every digest that a dead primary left on its disk must be
 found, at the same tick, in the log of the life that took over, and a replay of that log must come to it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ftvm.host.replay import replay_log
@@ -15,26 +16,45 @@ from ftvm.log.entry import Digest
 from ftvm.log.file import LogReader
 
 
-def logs_of(path: Path) -> list[Path]:
-    """The logs that stand at `path`, oldest first: PATH.1, PATH.2, ... were set aside by later lives."""
+@dataclass(frozen=True, slots=True)
+class LifeLog:
+    """One life's log. `alive`: its node still writes it."""
+
+    path: Path
+    alive: bool
+
+
+def logs_of(path: Path) -> list[LifeLog]:
+    """The logs of a living node, oldest first: PATH.1, PATH.2, ... were set aside by its later lives."""
     numbered = [aside for aside in path.parent.glob(f"{path.name}.*") if aside.suffix[1:].isdigit()]
-    return [*sorted(numbered, key=lambda aside: int(aside.suffix[1:])), path]
+    earlier = sorted(numbered, key=lambda aside: int(aside.suffix[1:]))
+    return [*(LifeLog(aside, False) for aside in earlier), LifeLog(path, True)]
 
 
-def verify_replays(logs: Sequence[Path], tick: int, digest: str) -> int:
-    """Replay `logs`, in the order in which their lives began. Returns how many digests were compared.
+def verify_replays(logs: Sequence[LifeLog], tick: int, digest: str) -> int:
+    """Replay every log. Returns how many digests were compared: the logs' own, and those of all others in its span.
 
-    The last two are of the replicas that live: both must have `digest` at `tick`, where the machine was asked for it.
-    Raises `DivergenceError`, which says what differs; `LogError` for a log that cannot be read.
+    The logs of living nodes are replayed to `tick`, where the live machine was asked for its `digest`. Raises
+    `DivergenceError`, which says what differs; `LogError` for a log that cannot be read.
     """
-    compared = 0
-    theirs: dict[int, bytes] = {}
     asked = {tick: bytes.fromhex(digest)}
-    for number, log in enumerate(logs):
-        alive = number >= len(logs) - 2
-        result = replay_log(log, until=tick if alive else None, expect={**theirs, **(asked if alive else {})})
-        compared += result.digests_compared
-        with LogReader(log) as reader:
-            digests = [entry for entry in reader.entries() if isinstance(entry, Digest)]
-        theirs = {entry.tick: entry.digest for entry in digests if not alive or entry.tick <= tick}
+    spans = [_read_span(log) for log in logs]
+    compared = 0
+    for number, (log, (end, _)) in enumerate(zip(logs, spans, strict=True)):
+        end = tick if log.alive else end
+        others = [digests for other, (_, digests) in enumerate(spans) if other != number]
+        theirs = {at: one for digests in others for at, one in digests.items() if at <= end}
+        expect = {**theirs, **asked} if log.alive else theirs
+        compared += replay_log(log.path, until=tick if log.alive else None, expect=expect).digests_compared
     return compared
+
+
+def _read_span(log: LifeLog) -> tuple[int, dict[int, bytes]]:
+    """The tick of its last entry, and its digests by tick."""
+    last, digests = 0, {}
+    with LogReader(log.path) as reader:
+        for entry in reader.entries():
+            last = entry.tick
+            if isinstance(entry, Digest):
+                digests[entry.tick] = entry.digest
+    return last, digests
