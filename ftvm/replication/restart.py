@@ -55,6 +55,12 @@ def worth(ledger: Ledger, held: Held, *, gen: int | None = None) -> Worth | None
         return None
     if stamp.gen == record.gen and stamp.holder_life == record.life and stamp.members:
         return Worth(record.gen, record.life, stamp.members)
+    reconfigured = ledger.record(stamp.gen)
+    if stamp.gen > record.gen and stamp.members and reconfigured is not None:
+        # Its primary kept it for a generation that was never activated: it still holds what counts.
+        if stamp.holder_life == reconfigured.life == record.life:
+            return Worth(record.gen, record.life, stamp.members)
+        return None
     if stamp.gen < record.gen and record.life == stamp.life:
         # It went live, and died before its stamp was on the disk. Had it marked a member since, that one would be.
         kept = tuple((name, life) for name, life in stamp.members if life in record.keep and life != stamp.life)

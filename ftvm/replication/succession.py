@@ -248,6 +248,9 @@ class Succession:
                 self._stamper.kept((self._shadow.peer, record.life), record.keep)
                 self._claim(Kind.PROMOTE)
                 return
+            # A generation that it was kept for and that was passed over unactivated never counted, and never will: back
+            # to the one that did, or the last copy could not void what came after.
+            self._replica.generation = min(self._replica.generation, self._ledger.last_activated)
         self._freeze()
 
     def _freeze(self) -> None:
