@@ -210,8 +210,7 @@ class Node(Planned):
         self._enter(now_ns)
         follower = self._primary.copying(session)
         if follower is not None:
-            self._replica.emit(Note(f"{follower.peer} does not get the machine: {why}"))
-            self._primary.close(follower, why)
+            self._primary.drop(follower, why)
         return self._leave()
 
     def inventory_taken(self, session: int, hashes: bytes, now_ns: int) -> list[Effect]:
@@ -326,7 +325,7 @@ class Node(Planned):
         for follower in list(self._primary.followers.values()):
             late = self._primary.is_late(follower, now_ns)
             if follower.detector.tardy(now_ns) or late:
-                self._primary.close(follower, f"{follower.peer} is silent" if not late else "joining took too long")
+                self._primary.drop(follower, f"{follower.peer} is silent" if not late else "joining took too long")
                 self._lost_follower(follower)
         if self._state not in WATCHING or not self._shadow.detector.tardy(now_ns):
             return

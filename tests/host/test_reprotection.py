@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import trio
 
 from ftvm.demo.stage import Stage
+from ftvm.host.replay import replay_log
 from tests.host.pair import LOOPBACK, RAM_MIB, WAIT_S, closing, core_state, ended, kill, make, run
 
 FILL_MIB = RAM_MIB - 4
@@ -133,7 +135,12 @@ async def _joiner_killed(folder: Path) -> None:
         await guest.goes_on()
         stage.start_node("beta", "shadow")
         await protected(stage)
+        await stage.wait_status("beta", lambda status: status["log"]["bytes"] > 0, "a log of its own", WAIT_S)
         await same_digest(stage)
+        await stage.status("beta")  # what is logged is written when somebody looks
+        shutil.copy(folder / "beta.ftlog", folder / "copy.ftlog")
+    replayed = replay_log(folder / "copy.ftlog")
+    assert replayed.digests_compared > 0, "the new shadow's log needs nothing but itself"
 
 
 def test_a_primary_killed_in_mid_copy_is_not_succeeded_by_the_joiner(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_one_copy_at_a_time_and_the_others_wait_without_a_deadline() -> None:
     else:
         pytest.fail("a copy that does not come to an end is waited for without an end")
     assert only(effects, fx.CloseSession).session == SHADOW
+    assert "took too long" in only(effects, fx.Note).text
     assert only(effects, fx.CancelCopy) == fx.CancelCopy(SHADOW)
     assert only(effects, fx.CopyMachine) == fx.CopyMachine(SECOND, b"h" * 16)
     assert effects.index(fx.CancelCopy(SHADOW)) < effects.index(fx.CopyMachine(SECOND, b"h" * 16))
