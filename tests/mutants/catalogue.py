@@ -32,6 +32,8 @@ T_PRIMARY = ("tests/replication/test_primary.py", "tests/replication/test_member
 T_SHADOW = ("tests/replication/test_shadow.py",)
 T_EDGE = ("tests/replication/test_edge.py",)
 T_GATE = ("tests/replication/test_output_gate.py", "tests/replication/test_members.py")
+T_MEMBERS = ("tests/replication/test_members.py",)
+T_WELCOME = ("tests/host/test_welcome.py",)
 T_RESTART = ("tests/replication/test_restart.py",)
 T_LOG = ("tests/log/test_file.py",)
 T_DIRECTORY = ("tests/arbiter/test_directory.py",)
@@ -260,7 +262,7 @@ MUTANTS = (
         SUCCESSION,
         "        self._primary.edges.fall_silent()\n        self._primary.running = False\n",
         "        self._primary.running = False\n",
-        T_PRIMARY,
+        T_MEMBERS,
         "who lost its claim is a zombie from there on",
     ),
     Mutant(
@@ -270,6 +272,14 @@ MUTANTS = (
         "        mine = True\n",
         T_SHADOW + T_PRIMARY,
         "who was not in sync with what counts asks in vain, for ever",
+    ),
+    Mutant(
+        "kept for a generation that never counted",
+        SUCCESSION,
+        "            self._replica.generation = min(self._replica.generation, self._ledger.last_activated)\n",
+        "",
+        T_MEMBERS,
+        "the last copy could not void what came after",
     ),
     # ---- the edge
     Mutant(
@@ -319,7 +329,7 @@ MUTANTS = (
         SESSIONS,
         "            if have < confirmed[device]:\n",
         "            if have < 0:\n",
-        T_PRIMARY,
+        T_MEMBERS,
         "what was trimmed cannot be repeated: a hole must be an error",
     ),
     Mutant(
@@ -327,7 +337,7 @@ MUTANTS = (
         SESSIONS,
         "            case _ if not self.live or message.gen != self._replica.generation:\n",
         "            case _ if not self.live:\n",
-        T_PRIMARY,
+        T_MEMBERS,
         "the edge numbers what it sends by what this generation told it",
     ),
     # ---- restart
@@ -346,6 +356,14 @@ MUTANTS = (
         "        if outdated or (theirs.pos, peer) < (held.pos, name):\n",
         T_RESTART,
         "the longest log holds what any of them holds",
+    ),
+    Mutant(
+        "log of a kept member worth nothing",
+        RESTART,
+        "        if stamp.holder_life == reconfigured.life == record.life:\n",
+        "        if False and stamp.holder_life == reconfigured.life == record.life:\n",
+        T_MEMBERS,
+        "a shorter log would go first",
     ),
     # ---- the log on disk
     Mutant(
@@ -416,7 +434,7 @@ MUTANTS = (
         "a frame is taken once",
     ),
     Mutant(
-        "frame's payload checksum unchecked",
+        "frame's header checksum unchecked",
         "transport/frame.py",
         "        if (crc32(fields),) != _CHECKSUM.unpack(raw[_HEADER.size :]):\n",
         "        if False and (crc32(fields),) != _CHECKSUM.unpack(raw[_HEADER.size :]):\n",
@@ -493,7 +511,15 @@ MUTANTS = (
         "ftvm/host/welcome.py",
         "    if theirs != machine.image_hash:\n",
         "    if not theirs:\n",
-        ("tests/host/test_refusals.py",),
+        T_WELCOME,
         "another image is another machine",
+    ),
+    Mutant(
+        "role of a caller ignored",
+        "ftvm/host/welcome.py",
+        "    if identity.role != wanted_role:\n",
+        "    if not identity.role:\n",
+        T_WELCOME,
+        "a node that may only be an edge must not become a shadow",
     ),
 )
