@@ -35,7 +35,16 @@ NAMES: model -> code (ftvm/replication)
   mem, joiner, acked           Primary.members(), a Follower that is no MEMBER, Follower.acked
   cur, rec_life, rec_keep      Ledger.current, Record.life, Record.keep; last_activated, off: Ledger's
   eg, conn, have, iack, isent  EdgeCore._generation, ._session, _Stream.have, .acked, .sent
+  dn, dgen, dholder, dlife     ftvm/log/stamp.py: Held.pos, Stamp.gen, .holder_life, .life
+  dmem, WORTH, announced       Stamp.members, restart.worth, Stamper.announce
 Kept lives are a mask of nodes: within one generation a node is a member with one life only.
+
+LEFT OUT: SnapshotChunk and Inventory (a copy is one Snapshot), Heartbeat and Read (whoever asks sees the newest, what
+follows from it comes late), timers, execution behind the log (CONSUMING is one step), policies other than all, forced
+starts, a restart of three nodes, an edge together with disks. A cold boot whose log was not yet on a disk is lost with
+its process, and so is a log that its life's own late Activate outdated: both then need the operator.
+A restarted edge takes its fence from the arbiter here. Without that (mutant `restarted edge believes the first it
+hears`) it may begin with a zombie, and acknowledge to its clients what was another client's.
 
 Mutants are one-line changes of this text: see run.py. */
 
