@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.sim import coverage
+from tests.sim.clock import MS
 from tests.sim.run import Result, run_seed
 from tests.sim.shrink import shrink
 
@@ -93,12 +94,12 @@ def _explain(result: Result, smaller: bool) -> None:
     print(f"seed {result.seed}: {result.failure}")
     print(f"  repeat: python -m tests.sim --seeds {result.seed} --trace", flush=True)
     if smaller:
-        plan, best, tail = shrink(result)
-        rounds = best.rounds
-        print(f"  with {sum(map(len, rounds))} of {sum(map(len, result.rounds))} faults: {best.failure}")
-        for number, faults in enumerate(rounds):
-            print(*(f"    round {number}: {fault}" for fault in faults), sep="\n")
-        print(f"  world of seed {plan.seed}, power off {plan.power_off}; it ends so:")
+        best, tail = shrink(result)
+        kept, before = (sum(len(one.faults) for one in plan.rounds) for plan in (best, result))
+        print(f"  with {kept} of {before} faults: {best.failure}")
+        for number, one in enumerate(best.rounds):
+            print(f"    round {number}, {one.time_ns / MS:.1f} ms" + "".join(f"\n    {fault}" for fault in one.faults))
+        print("  and it ends so:")
         print(*(f"    {line[:200]}" for line in tail), sep="\n")
 
 

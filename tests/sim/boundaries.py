@@ -19,7 +19,7 @@ from ftvm.replication.arbitration import State
 from tests.sim.clock import MS
 from tests.sim.cluster import Cluster
 from tests.sim.faults import Fault
-from tests.sim.plan import Plan
+from tests.sim.plan import Plan, Round
 from tests.sim.run import Result, Run
 
 SAFETY_NS = 700 * MS
@@ -31,6 +31,11 @@ class Session:
     nodes: int
     plan: Plan
 
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        first = Round(self.plan.faults, SAFETY_NS)
+        return (first, Round((), 0)) if self.plan.power_off else (first,)
+
 
 def _operator(kind: str, at_ms: int, state: State) -> Fault:
     return Fault(kind, at_ms * MS, state, 0, 0.0, 0.0)
@@ -41,12 +46,12 @@ def _sessions() -> Iterator[Session]:
     hand_over = _operator("hand over", 250, State.PROTECTED)
     promote = _operator("promote", 300, State.IN_SYNC)
     pair, trio = _seeds(2), _seeds(3)
-    yield Session("load and power off, a pair", 2, Plan(next(pair), (), True, safety_ns=SAFETY_NS))
-    yield Session("hand-over, a pair", 2, Plan(next(pair), (hand_over,), safety_ns=SAFETY_NS))
-    yield Session("hand-over and power off, a pair", 2, Plan(next(pair), (hand_over,), True, safety_ns=SAFETY_NS))
-    yield Session("promote, a pair", 2, Plan(next(pair), (promote,), safety_ns=SAFETY_NS))
-    yield Session("load, three nodes", 3, Plan(next(trio), (), safety_ns=SAFETY_NS))
-    yield Session("hand-over and power off, three nodes", 3, Plan(next(trio), (hand_over,), True, safety_ns=SAFETY_NS))
+    yield Session("load and power off, a pair", 2, Plan(next(pair), (), True))
+    yield Session("hand-over, a pair", 2, Plan(next(pair), (hand_over,)))
+    yield Session("hand-over and power off, a pair", 2, Plan(next(pair), (hand_over,), True))
+    yield Session("promote, a pair", 2, Plan(next(pair), (promote,)))
+    yield Session("load, three nodes", 3, Plan(next(trio), ()))
+    yield Session("hand-over and power off, three nodes", 3, Plan(next(trio), (hand_over,), True))
 
 
 def _seeds(nodes: int) -> Iterator[int]:
@@ -63,7 +68,7 @@ SESSIONS = tuple(_sessions())
 
 def record(session: Session) -> dict[str, int]:
     """How many boundaries each side has in this session."""
-    run = Run(session.plan, rounds=())
+    run = Run(session.plan, rounds=session.rounds)
     result = run.execute()
     assert not result.failure, f"{session.name}: {result.failure}"
     cluster = run.cluster
@@ -84,7 +89,7 @@ def crash(session: Session, side: str, boundary: int) -> Result:
             host = next(host for host in cluster.hosts if host.name == side)
             host.doom(boundary, lambda: cluster.crash(host, silently=boundary % 3 == 0, back_ns=150 * MS))
 
-    return Run(session.plan, script=script, rounds=()).execute()
+    return Run(session.plan, script=script, rounds=session.rounds).execute()
 
 
 def points(stride: int = 1) -> Iterator[tuple[Session, str, int]]:

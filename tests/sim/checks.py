@@ -11,7 +11,7 @@
 | 8 stale fencing | `delivered_at_edge`: never of a generation older than the edge has seen |
 | 9 detection bound | `_detects`: silence is noticed within T, and nobody claims before |
 | 10 failover bound | `run.py`: in a kind world all is healed within `LIVENESS_NS` |
-| 11 bounded lag and memory | `_bounded`, `network.HELD_MAX` |
+| 11 bounded lag and memory | `_bounded`, `lags`, `network.HELD_MAX` |
 | 12 crash anywhere | `boundaries.py`, and faults in the middle of effects |
 | 14 divergence | `test_sim.py`: a flipped bit is found before the replica goes live |
 | 15 re-protection | `run.py`: healed means that every node is a member again |
@@ -165,14 +165,17 @@ class Observer:
     def _bounded(self, host: Host) -> None:
         """A node throttles its engine in the very step in which it learns that a bound is reached; so only what
         the engine had reported by then, and was under way, may come on top of it."""
-        config, primary, beyond = host.config, host.node._primary, host.pending_bytes_max
+        config, beyond = host.config, host.pending_bytes_max
         if host.gate.retained_bytes > config.retained_bytes_max:
             # Unconfirmed output also comes with a snapshot, or with a log that is run out before going live.
             beyond_now = host.gate.retained_bytes - config.retained_bytes_max
             self._demand(beyond_now <= max(beyond, host.inherited_bytes), "outputs are retained beyond the bound")
-        self._demand(
-            primary._unacked_bytes <= config.unacked_bytes_max + beyond, "log is unacknowledged beyond the bound"
-        )
+        if host.node._primary._unacked_bytes > config.unacked_bytes_max + beyond:
+            raise Violation("log is unacknowledged beyond the bound")
+
+    def lags(self, host: Host) -> None:
+        """After each slice: how far any member is really behind, while nothing waits for it."""
+        config, primary = host.config, host.node._primary
         if host.node._state is State.PROTECTED and primary.running and not primary._throttled:
             ticks = config.lag_ticks_max + host.pending_ticks_max + SLICE_TICKS_MAX
             for member in primary.members():

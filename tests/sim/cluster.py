@@ -33,7 +33,11 @@ class Cluster:
         self.disks = random.random() < 0.95
         """All hosts have one. Otherwise some have."""
         self.digests = random.random() < 0.5
-        self.bounds = {"off_wait_ns": 6000 * MS, "void_delay_ns": random.choice((150, 600, 2000)) * MS}
+        self.bounds = {
+            "off_wait_ns": 6000 * MS,
+            "void_delay_ns": random.choice((150, 400, 1000)) * MS,
+            "claim_retry_ns": random.choice((100, 200, 500)) * MS,
+        }
         if random.random() < 0.3:
             self.bounds |= {"lag_ticks_max": 400, "unacked_bytes_max": 1500, "retained_bytes_max": 600}
         self.network = Network(
@@ -42,7 +46,7 @@ class Cluster:
             encoded=random.random() < 0.1,
             datagrams=random.random() < 0.8,
         )
-        self._engine_delay_ns = random.choice((0, 100_000, 3 * MS))
+        self._engine_delay_ns = random.choice((0, 0, 3 * MS))
         self.observer = Observer(self)
         self.faults = Faults(self)
         self.arbiter = Arbiter(self)

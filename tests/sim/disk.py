@@ -38,15 +38,10 @@ class Disk:
         self._records: list[Stamp | tuple[Entry, ...]] = []
         self._synced = 0
         self._damaged = False
-        self._waiting: deque[tuple[Entry, ...]] = deque()
+        self.waiting: deque[tuple[Entry, ...]] = deque()
         self._written_ns = 0
 
     # ---- written by a process
-
-    @property
-    def is_due(self) -> bool:
-        """Something waits to be written."""
-        return bool(self._waiting)
 
     def begin(self, pos: int, state: bytes) -> None:
         """A new log; an older one is put aside."""
@@ -57,20 +52,20 @@ class Disk:
 
     def append(self, entries: tuple[Entry, ...]) -> None:
         if self._state is not None:
-            self._waiting.append(entries)
+            self.waiting.append(entries)
 
     def write(self, committed: int, now_ns: int) -> None:
         """What is committed, if it was not written lately."""
-        if self._waiting and now_ns - self._written_ns >= WRITE_NS:
+        if self.waiting and now_ns - self._written_ns >= WRITE_NS:
             self._written_ns = now_ns
             self._write(committed)
 
     def _write(self, committed: int) -> None:
-        while self._waiting and self._end + len(self._waiting[0]) <= committed:
+        while self.waiting and self._end + len(self.waiting[0]) <= committed:
             if not self._writable():
                 self._put_aside()
                 return
-            entries = self._waiting.popleft()
+            entries = self.waiting.popleft()
             self._records.append(entries)
             self._end += len(entries)
 
@@ -95,16 +90,16 @@ class Disk:
     def _put_aside(self) -> None:
         self._state = None
         self._records, self._synced, self._damaged = [], 0, False
-        self._waiting.clear()
+        self.waiting.clear()
 
     # ---- misfortunes
 
     def process_died(self) -> None:
-        self._waiting.clear()
+        self.waiting.clear()
 
     def power_lost(self) -> None:
         """What was not synced is there in part. A torn batch is cut off when the log is opened again."""
-        self._waiting.clear()
+        self.waiting.clear()
         if self._state is None:
             return
         kept = self._synced + int(self._random.random() * (len(self._records) - self._synced + 1))

@@ -94,8 +94,8 @@ class EngineOwner(Protocol):
     def later(self, delay_ns: int, action: str, *arguments: object) -> None:
         """Calls `engine_<action>` unless the process has died by then; late if it is paused."""
 
-    def report(self, event: str, *arguments: object) -> None:
-        """An event for the node, in order."""
+    def report(self, event: str, *arguments: object, now: bool = False) -> None:
+        """An event for the node, in order; `now`: at once, if it is quick and nothing is under way."""
 
 
 class Engine:
@@ -159,10 +159,10 @@ class Engine:
             entries.append(Digest(guest.tick, guest.digest()))
         else:
             entries.append(Horizon(guest.tick))
-        self._owner.report("executed", guest.tick, tuple(entries), self._said())
+        self._owner.report("executed", guest.tick, tuple(entries), self._said(), now=True)
         self.report_halt()
         if not guest.halted:
-            self._schedule(1_000_000 + int(random.random() * 24_000_000) if not self._inputs else 300_000)
+            self._schedule(500_000 + int(random.random() * 15_000_000) if not self._inputs else 300_000)
 
     def report_halt(self) -> None:
         if self.guest.halted and self.live and not self._halt_reported:
@@ -170,9 +170,11 @@ class Engine:
             self._owner.report("halted", self.guest.tick, True, 0, "toy")
 
     def _said(self) -> tuple[Piece, ...]:
+        if self._reported == len(self.guest.said):
+            return ()
         said = bytes(self.guest.said[self._reported :])
         offset, self._reported = self._reported, len(self.guest.said)
-        return (Piece(DEVICE, offset, said),) if said else ()
+        return (Piece(DEVICE, offset, said),)
 
     # ---- being copied, live
 
@@ -221,7 +223,7 @@ class Engine:
     def follow_on(self) -> None:
         pos, entries = self._log.popleft()
         self._apply(entries)
-        self._owner.report("applied", pos + len(entries), self.guest.tick, self._said())
+        self._owner.report("applied", pos + len(entries), self.guest.tick, self._said(), now=True)
         self._applying = bool(self._log)
         if self._applying:
             self._owner.later(int(self._random.random() * self._slowness_ns), "follow")

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ftvm.errors import ExitCode
+from ftvm.log.entry import Input
 from ftvm.replication import effects as fx
 from ftvm.replication.arbitration import State
-from ftvm.replication.messages import HandOver, Message
+from ftvm.replication.messages import Ack, HandOver, Log, Message
 from ftvm.replication.node import Node
 from ftvm.replication.output_gate import PIECE_BYTES
 from ftvm.replication.primary import ENTRY_BYTES
@@ -129,7 +130,7 @@ class Host(Process):
         self._timer_ns = 1 << 62
         self._timers = 0
         self._timers_since_ns = 0
-        self._report_ns = 0
+        self._report_ns = self._reports = 0
 
     def die(self, *, silently: bool) -> None:
         self.cluster.trace(f"{self.name} dies{' silently' if silently else ''}")
@@ -183,7 +184,7 @@ class Host(Process):
                 self.heard_primary_ns = now_ns
                 self.silence_known = True
                 self.may_claim |= type(message) is HandOver
-            self.carry_out(node.received(session, message, now_ns))  # type: ignore[arg-type]
+            self.carry_out(node.received(session, message, now_ns), type(message) not in _HOT)  # type: ignore[arg-type]
 
     def on_lost(self, session: int) -> None:
         self.event("edge_lost" if session in self.edge_sessions else "session_lost", session)
@@ -226,46 +227,71 @@ class Host(Process):
         call = _ENGINE[action]
         self.cluster.clock.after(delay_ns, self.deliver, self.incarnation, call, self.engine, *arguments)
 
-    def report(self, event: str, *arguments: Any) -> None:
+    def report(self, event: str, *arguments: Any, now: bool = False) -> None:
         clock = self.cluster.clock
-        self._report_ns = max(self._report_ns, clock.now_ns + self.cluster.engine_delay())
+        delay_ns = self.cluster.engine_delay()
+        self._report_ns = max(self._report_ns, clock.now_ns + delay_ns)
         weight, point = 0, None
         if event == "executed":
             weight, point = self._weigh(*arguments), self.engine.guest.point()
         elif event == "applied":
             author = self.node._shadow.primary_life
             self.cluster.observer.executed_to(author, arguments[0], self.engine.guest.point())
-        clock.at(self._report_ns, self._reported, self.incarnation, event, arguments, weight, point)
+        if now and not delay_ns and not self._reports:
+            self._reported(self.incarnation, event, arguments, weight, point, 0)
+        else:
+            self._reports += 1
+            clock.at(self._report_ns, self._reported, self.incarnation, event, arguments, weight, point, 1)
 
     def _weigh(self, tick: int, entries: Sequence[Any], outputs: Sequence[Any]) -> int:
         """What is reported and not yet known to the node: by so much it may pass its bounds."""
-        weight = sum(PIECE_BYTES + len(piece.data) for piece in outputs)
-        weight += sum(ENTRY_BYTES + len(getattr(entry, "data", b"")) for entry in entries)
+        weight = ENTRY_BYTES * len(entries)
+        for piece in outputs:
+            weight += PIECE_BYTES + len(piece.data)
+        for entry in entries:
+            if type(entry) is Input:
+                weight += len(entry.data)
         self.pending_bytes += weight
-        self.pending_bytes_max = max(self.pending_bytes_max, self.pending_bytes)
-        self.pending_ticks_max = max(self.pending_ticks_max, tick - self.node._replica.tick)
+        if self.pending_bytes > self.pending_bytes_max:
+            self.pending_bytes_max = self.pending_bytes
+        ticks = tick - self.node._replica.tick
+        if ticks > self.pending_ticks_max:
+            self.pending_ticks_max = ticks
         return weight
 
     def _reported(
-        self, incarnation: int, event: str, arguments: tuple[Any, ...], weight: int, point: tuple[int, ...] | None
+        self,
+        incarnation: int,
+        event: str,
+        arguments: tuple[Any, ...],
+        weight: int,
+        point: tuple[int, ...] | None,
+        queued: int,
     ) -> None:
         if not self.alive or incarnation != self.incarnation:
             return
         if self.paused:
-            self._missed.append((incarnation, self._reported, (incarnation, event, arguments, weight, point)))
+            self._missed.append((incarnation, self._reported, (incarnation, event, arguments, weight, point, queued)))
             return
+        self._reports -= queued
         self.pending_bytes -= weight
         if point is not None and self.node._executing:
             self.disk.append(arguments[1])
             self.cluster.observer.executed_to(self.life, self.gate.end + len(arguments[1]), point)
+            self.event(event, *arguments)
+            self.cluster.observer.lags(self)
+            return
         self.event(event, *arguments)
 
     # ---- effects out
 
-    def carry_out(self, effects: Sequence[fx.Effect]) -> None:
+    def carry_out(self, effects: Sequence[fx.Effect], timer: bool = True) -> None:
+        """`timer`: the event may have brought its time forward."""
         cluster, node, incarnation = self.cluster, self.node, self.incarnation
-        if node._state is not self.state_seen:
-            self.before_state, self.state_seen = self.state_seen, node._state
+        state = node._state
+        if state is not self.state_seen:
+            self.before_state, self.state_seen = self.state_seen, state
+            timer = True
             if cluster.faults.armed:
                 cluster.faults.entered(self)
                 if not self.alive or incarnation != self.incarnation:
@@ -275,9 +301,10 @@ class Host(Process):
             self._carry_out(incarnation, effects, 0)
             if not self.alive or incarnation != self.incarnation or self.paused:
                 return
-        if self.disk.is_due:
+        if self.disk.waiting:
             self.disk.write(self._committed(), self.now())
-        self._set_timer()
+        if timer:
+            self._set_timer()
 
     def _committed(self) -> int:
         return self.gate.committed if self.node._executing else self.gate.end
@@ -395,6 +422,8 @@ class Host(Process):
             self.cluster.observer.complain(f"{self.name}: {effect.text}")
 
 
+_HOT = frozenset({Ack, Log})
+"""All that they do to a timer is to put it off."""
 _ENGINE: dict[str, Callable[..., None]] = {
     "slice": Engine.slice,
     "follow": Engine.follow_on,

@@ -14,12 +14,22 @@ from ftvm.replication.arbitration import State
 from tests.sim.clock import MS
 from tests.sim.faults import CELLS, KINDS, Fault
 
-SAFETY_NS = 1300 * MS
-ROUND_NS = 500 * MS
+SAFETY_NS = 1500 * MS
+FAULTS_NS = 900 * MS
+"""In the first round, the last fault by chance begins by then."""
+ROUND_NS = 300 * MS
 
 FLEETING = frozenset({State.REPLAYING, State.CONSUMING, State.VOIDING, State.POWERING_OFF})
 
 _CHANCE = tuple(KINDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Faults, and how long the world is unkind; then everything has to heal."""
+
+    faults: tuple[Fault, ...]
+    time_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,7 @@ class Plan:
     """The client makes the guest halt at the end, and the machine goes off: with the faults in `last`."""
     last: tuple[Fault, ...] = ()
     safety_ns: int = SAFETY_NS
-    """How long faults happen, in the first round."""
+    """How long faults happen in the first round, at most."""
     aim: tuple[str, str] | None = None
     """A kind of fault, and the state that it is to hit."""
 
@@ -39,7 +49,7 @@ def make_plan(seed: int) -> Plan:
     random = Random(seed + (1 << 40))
     kind, state = CELLS[seed % len(CELLS)]
     aim = None if state is State.POWERING_OFF or state is State.BOOTING else (kind, state.name)
-    at_ns = int((60 + random.random() * 500) * MS)
+    at_ns = int((60 + random.random() * 400) * MS)
     if state is State.BOOTING or (state is State.JOINING and random.random() < 0.5):
         at_ns = 0
     faults = [*_provocation(state, at_ns, random), _aimed(random, kind, at_ns, state)]
@@ -55,7 +65,7 @@ def make_plan(seed: int) -> Plan:
     weights = [random.random() ** 2 for _ in _CHANCE]
     for _ in range(1 + int(random.random() * 4)):
         kind = random.choices(_CHANCE, weights)[0]
-        faults.append(_fault(random, kind, int((0.1 + 0.9 * random.random()) * SAFETY_NS), None))
+        faults.append(_fault(random, kind, int((0.1 + 0.9 * random.random()) * FAULTS_NS), None))
     safety_ns = SAFETY_NS if state is not State.VOIDING else 2 * SAFETY_NS
     return Plan(seed, tuple(faults), off, tuple(last), safety_ns, aim)
 

@@ -18,7 +18,7 @@ from tests.sim.clock import MS
 from tests.sim.cluster import Cluster
 from tests.sim.faults import Fault
 from tests.sim.guest import DEVICE, HALT_BYTE
-from tests.sim.plan import ROUND_NS, Plan, make_plan, more_faults
+from tests.sim.plan import ROUND_NS, Plan, Round, make_plan, more_faults
 
 LIVENESS_NS = 30_000 * MS
 """From the end of the faults the system has so long to be protected again and to have answered everything."""
@@ -31,7 +31,9 @@ EVENTS_MAX = 200_000
 DELIVERED_MIN = 300
 FAULTS_MIN = 2
 GENERATIONS_MIN = 2
-ROUNDS_MAX = 12
+ROUNDS_MAX = 14
+FELT_NS = 150 * MS
+"""A fault has so long to make a difference."""
 AIMS_MAX = 4
 """Rounds in which the plan's aim is tried, if it is missed."""
 
@@ -54,8 +56,8 @@ class Result:
     coverage: tuple[tuple[tuple[str, str], int], ...]
     """By (kind of fault, state of the node that it hit)."""
     plan: Plan
-    rounds: tuple[tuple[Fault, ...], ...]
-    """The faults of the plan, and of each round that had to be added."""
+    rounds: tuple[Round, ...]
+    """What was done: the faults of the plan, and of each round that had to be added."""
 
 
 class Run:
@@ -65,10 +67,10 @@ class Run:
         tracer: Callable[[str], None] | None = None,
         script: Callable[[Cluster], None] | None = None,
         *,
-        rounds: Sequence[tuple[Fault, ...]] | None = None,
+        rounds: Sequence[Round] | None = None,
     ) -> None:
-        """`script` is called once all has been started. With `rounds` the run has these beside its plan; without, as
-        many as it needs to have seen the messages, faults and generations that every seed has to see."""
+        """`script` is called once all has been started. With `rounds` the run has just these; without, those of
+        its plan, and as many more as it needs to have seen what every seed has to see."""
         self.plan = plan
         self._script = script
         self._given = rounds
@@ -76,7 +78,8 @@ class Run:
         random = self.cluster.clock.random
         self.tokens = 12 + int(random.random() * 15)
         self._client_ns = int(random.choice((5, 30, 60)) * MS)
-        self._rounds = [plan.faults]
+        self.rounds: list[Round] = []
+        self._client_idles = False
         self._lost = False
         self._halting = False
         self._halted_boot = 0
@@ -86,10 +89,7 @@ class Run:
         failure = ""
         try:
             self._start()
-            self._heal()
-            self._go_on()
-            if self.plan.power_off:
-                self._power_off()
+            self._go_on() if self._given is None else self._repeat(self._given)
         except OverflowError:
             failure = f"livelock: {self._story()}"
         except Exception as error:
@@ -110,67 +110,72 @@ class Run:
             tuple(sorted(cluster.counts.items())),
             tuple(sorted(cluster.faults.table.items())),
             self.plan,
-            tuple(self._rounds),
-        )
-
-    def _enough(self) -> bool:
-        cluster = self.cluster
-        return (
-            cluster.network.delivered >= DELIVERED_MIN
-            and cluster.faults.felt >= FAULTS_MIN
-            and cluster.arbiter.ledger.current >= GENERATIONS_MIN
+            tuple(self.rounds),
         )
 
     # ---- phases
 
     def _start(self) -> None:
         cluster, clock = self.cluster, self.cluster.clock
-        cluster.faults.plan(self.plan.faults, 0)
         clock.after(0, cluster.restart, cluster.hosts[0])
         for host in cluster.hosts[1:]:
             clock.after(int(clock.random.random() * 50 * MS), cluster.restart, host)
         clock.after(10 * MS, self._client)
-        clock.after(20 * MS, self._flush)
         if self._script is not None:
             self._script(cluster)
-        last_ns = max((fault.at_ns for fault in self.plan.faults), default=0)
-        self._until(max(self.plan.safety_ns, last_ns + ROUND_NS))
 
     def _go_on(self) -> None:
-        """Round after round, until enough was seen and the plan's aim was hit, or as often as is given."""
-        if self._given is not None:
-            for faults in self._given[: -1 if self.plan.power_off else None]:
-                self._another_round(faults)
-            return
-        while not self._enough() or self._misses_aim():
-            if len(self._rounds) == ROUNDS_MAX:
+        """Round after round, until enough was seen and the plan's aim was hit."""
+        plan = self.plan
+        self._round(plan.faults, plan.safety_ns, early=True)
+        while not self._has_seen_all():
+            if len(self.rounds) == ROUNDS_MAX:
                 raise Violation(f"not enough happened: {self._story()}")
-            self._another_round(more_faults(self.plan, len(self._rounds), again=self._misses_aim()))
+            self._wake_client(8)
+            self._round(more_faults(plan, len(self.rounds), again=self._misses_aim()), ROUND_NS, early=True)
+        if plan.power_off:
+            self._halt()
+            self._round(plan.last, ROUND_NS if plan.last else 0)
+
+    def _repeat(self, rounds: Sequence[Round]) -> None:
+        for number, given in enumerate(rounds):
+            if self.plan.power_off and number == len(rounds) - 1:
+                self._halt()
+            elif number:
+                self._wake_client(8)
+            self._round(given.faults, given.time_ns)
+
+    def _halt(self) -> None:
+        """In the last round the client makes the guest halt."""
+        self._halting = True
+        self._wake_client(0)
+
+    def _round(self, faults: tuple[Fault, ...], time_ns: int, *, early: bool = False) -> None:
+        """Faults, for so long or, if nothing more is to be seen, `early` to end; then a kind world."""
+        cluster, start_ns = self.cluster, self.cluster.clock.now_ns
+        self.rounds.append(Round(faults, time_ns))
+        cluster.calm = not time_ns
+        cluster.faults.plan(faults, start_ns)
+        if early:
+            self._until(start_ns + min(time_ns, max((fault.at_ns for fault in faults), default=0) + FELT_NS))
+            self._until(start_ns + time_ns, self._has_seen_all)
+        else:
+            self._until(start_ns + time_ns)
+        self.rounds[-1] = Round(faults, cluster.clock.now_ns - start_ns)
+        self._heal()
+
+    def _has_seen_all(self) -> bool:
+        cluster = self.cluster
+        enough = (
+            cluster.network.delivered >= DELIVERED_MIN
+            and cluster.arbiter.ledger.current >= GENERATIONS_MIN
+            and cluster.faults.felt >= FAULTS_MIN
+        )
+        return enough and not self._misses_aim()
 
     def _misses_aim(self) -> bool:
         aim = self.plan.aim
-        return aim is not None and aim not in self.cluster.faults.table and len(self._rounds) < AIMS_MAX
-
-    def _power_off(self) -> None:
-        """The last round, in which the client makes the guest halt; with faults, or in a kind world."""
-        cluster = self.cluster
-        faults = self._given[-1] if self._given else self.plan.last
-        self._rounds.append(faults)
-        self._halting = True
-        if faults:
-            cluster.calm = False
-            cluster.faults.plan(faults, cluster.clock.now_ns)
-            self._until(cluster.clock.now_ns + ROUND_NS)
-        self._heal()
-
-    def _another_round(self, faults: tuple[Fault, ...]) -> None:
-        cluster = self.cluster
-        self._rounds.append(faults)
-        cluster.calm = False
-        self.tokens += 8
-        cluster.faults.plan(faults, cluster.clock.now_ns)
-        self._until(cluster.clock.now_ns + ROUND_NS)
-        self._heal()
+        return aim is not None and aim not in self.cluster.faults.table and len(self.rounds) <= AIMS_MAX
 
     def _heal(self) -> None:
         calm_ns = self.cluster.clock.now_ns
@@ -189,13 +194,21 @@ class Run:
 
     # ---- the client
 
+    def _wake_client(self, tokens: int) -> None:
+        self.tokens += tokens
+        if self._client_idles:
+            self._client_idles = False
+            self.cluster.clock.after(0, self._client)
+
     def _client(self) -> None:
         cluster, random = self.cluster, self.cluster.clock.random
         if self.tokens == 0:
             boot = cluster.edge.boot
             if self._halting and boot and boot != self._halted_boot and cluster.edge.client(bytes([HALT_BYTE])):
                 self._halted_boot = boot
-            cluster.clock.after((50 if self._halting else 100) * MS, self._client)
+            self._client_idles = not self._halting
+            if self._halting:
+                cluster.clock.after(50 * MS, self._client)
             return
         if random.random() < 0.1:
             given = cluster.edge.client(b"\0", is_break=True)
@@ -204,10 +217,6 @@ class Run:
             given = cluster.edge.client(bytes([1 + int(random.random() * 250) for _ in range(size)]))
         self.tokens -= given
         cluster.clock.after(int(random.random() * 2 * self._client_ns), self._client)
-
-    def _flush(self) -> None:
-        self.cluster.edge.flush()
-        self.cluster.clock.after(40 * MS, self._flush)
 
     # ---- the kind world
 

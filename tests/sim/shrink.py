@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Iterator
 
-from tests.sim.faults import Fault
-from tests.sim.plan import Plan
+from tests.sim.plan import Round
 from tests.sim.run import Result, Run
 
 RUNS_MAX = 400
 TAIL_LINES = 25
 
 
-def shrink(failed: Result) -> tuple[Plan, Result, list[str]]:
-    """The smallest plan found that still fails, its result, and the last lines of its trace.
+def shrink(failed: Result) -> tuple[Result, list[str]]:
+    """The result of the smallest plan found that still fails (its `rounds` are that plan), and how its trace ends.
 
-    The rounds that a run had added to have seen enough are part of what is made smaller: none are added again, and
-    to have seen too little is no failure any more.
+    The rounds that a run had added until it had seen enough are part of what is made smaller; none are added again.
     """
-    best, kept = failed, list(failed.rounds)
+    best = Run(failed.plan, rounds=failed.rounds).execute()
+    if not best.failure:
+        # It failed for having seen too little: nothing that could be left out.
+        return failed, []
     runs = 0
     smaller = True
     while smaller and runs < RUNS_MAX:
         smaller = False
-        for number, faults in enumerate(kept):
-            for fault in faults:
-                trial = list(kept)
-                trial[number] = tuple(other for other in faults if other is not fault)
-                result = _run(failed.plan, trial)
-                runs += 1
-                if result.failure:
-                    best, kept, smaller = result, trial, True
-                    break
-            if smaller:
+        for rounds in _smaller(list(best.rounds), keep_last=failed.plan.power_off):
+            result = Run(failed.plan, rounds=rounds).execute()
+            runs += 1
+            if result.failure:
+                best, smaller = result, True
                 break
-    while len(kept) > 1 and not kept[-1] and not failed.plan.power_off:
-        result = _run(failed.plan, kept[:-1])
-        if not result.failure:
-            break
-        best, kept = result, kept[:-1]
     lines: list[str] = []
-    Run(_plan(failed.plan, kept), lines.append, rounds=kept[1:]).execute()
-    return _plan(failed.plan, kept), best, lines[-TAIL_LINES:]
+    Run(failed.plan, lines.append, rounds=best.rounds).execute()
+    return best, lines[-TAIL_LINES:]
 
 
-def _plan(plan: Plan, rounds: list[tuple[Fault, ...]]) -> Plan:
-    return dataclasses.replace(plan, faults=rounds[0])
-
-
-def _run(plan: Plan, rounds: list[tuple[Fault, ...]]) -> Result:
-    return Run(_plan(plan, rounds), rounds=rounds[1:]).execute()
+def _smaller(rounds: list[Round], *, keep_last: bool) -> Iterator[list[Round]]:
+    """Without the last round, or with one fault less. A round that the failure cut short is left as it was."""
+    if len(rounds) > 1 and not keep_last:
+        yield rounds[:-1]
+    for number, one in enumerate(rounds):
+        for fault in one.faults:
+            less = Round(tuple(other for other in one.faults if other is not fault), one.time_ns)
+            yield [*rounds[:number], less, *rounds[number + 1 :]]

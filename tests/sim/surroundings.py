@@ -44,7 +44,7 @@ class Arbiter:
         """It crashes before this step, and is back 100 ms later."""
         self._incarnation = 0
         self._trouble: dict[str, Strike] = {}
-        self.loss = cluster.clock.random.choice((0.0, 0.0, 0.1, 0.3))
+        self.loss = cluster.clock.random.choice((0.0, 0.0, 0.0, 0.2))
 
     def suffer(self, strike: Strike) -> None:
         kind = strike.fault.kind
@@ -163,6 +163,7 @@ class Edge(Process):
         self.alive = True
         self.core = EdgeCore((DEVICE,))
         self._early = bytearray()
+        self._flushes = False
         self.boot = 0
         """Of the machine whose streams it knows."""
         self._peers.clear()
@@ -242,9 +243,9 @@ class Edge(Process):
         self._carry_out(self.core.client_input(DEVICE, data, is_break=is_break), 0, 0)
         return True
 
-    def flush(self) -> None:
-        if self.alive and not self.paused:
-            self._carry_out(self.core.flush(), 0, 0)
+    def _flush(self) -> None:
+        self._flushes = False
+        self._carry_out(self.core.flush(), 0, 0)
 
     def _carry_out(self, effects: Sequence[EdgeEffect], generation: int, fence: int) -> None:
         for effect in effects:
@@ -255,6 +256,9 @@ class Edge(Process):
                     stream = self.core._streams[DEVICE]
                     assert stream is not None
                     self.cluster.observer.delivered_at_edge(stream_boot(stream.name), generation, fence, effect)
+                    if not self._flushes:
+                        self._flushes = True
+                        self.cluster.clock.after(40 * MS, self.deliver, self.incarnation, self._flush)
                 case Fault():
                     self.cluster.observer.complain(f"the edge faults a node: {effect.text}")
                 case StreamReset():
