@@ -39,6 +39,7 @@ from ftvm.replication.node import Node
 
 ENGINE_STOP_S = 2.0
 DIGEST_WAIT_S = 3.0
+LOG_WAIT_S = 5.0
 REPLAY_NOTE_S = 2.0
 DEVICES = ("uart0",)
 
@@ -94,6 +95,8 @@ class MachineRoom:
         self._sending = Sending(owner.wait_queue, owner.note)
         self._joining = Joining(board, image, self.identity, config.node(name).log)
         self._making_log = trio.Lock()
+        self._log_made = trio.Event()
+        self._log_made.set()
         self._digest_logged = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery
         self._wake: Callable[[], None]
@@ -115,7 +118,10 @@ class MachineRoom:
         return ""
 
     async def aclose(self) -> None:
+        """A log whose beginning is still being written is waited for, for `LOG_WAIT_S` at most."""
         await self.stop_engine()
+        with trio.move_on_after(LOG_WAIT_S, shield=True):
+            await self._log_made.wait()
         self._journal.close()
 
     async def stop_engine(self) -> None:
@@ -203,13 +209,14 @@ class MachineRoom:
         number = self._journal.begin(pos)
         self._start_engine(arrival.machine, pos)
         if arrival.frozen is not None:
-            self._nursery.start_soon(self._make_log, number, pos, arrival.frozen)
+            self._log_made = trio.Event()
+            self._nursery.start_soon(self._make_log, number, pos, arrival.frozen, self._log_made)
         early, self._fed_early = self._fed_early or [], None
         for effect in early:
             self._apply(effect)
         self._owner.tell(core, core.restored)
 
-    async def _make_log(self, number: int, pos: int, frozen: Frozen) -> None:
+    async def _make_log(self, number: int, pos: int, frozen: Frozen, made: trio.Event) -> None:
         """Beside the machine that runs already: to write a large one's state takes seconds."""
         journal, stamp = self._journal, self._first_stamp()
 
@@ -220,8 +227,11 @@ class MachineRoom:
                 return error
             return journal.create(self.identity, pos, state, stamp)
 
-        async with self._making_log:
-            journal.adopt(number, await run_in_background(make))
+        try:
+            async with self._making_log:
+                journal.adopt(number, await run_in_background(make))
+        finally:
+            made.set()
 
     def _report_copy(self, core: Node, report: reports.Copied | reports.CopyFinished | reports.CopyFailed) -> None:
         session = report.session
