@@ -29,6 +29,7 @@ from ftvm.replication.events import Absence, OutputLike, Presence, ProbeAnswer
 from ftvm.replication.messages import (
     ArbiterAnswer,
     EdgeMessage,
+    Inventory,
     Kind,
     Ledger,
     Life,
@@ -154,6 +155,11 @@ class Node(Planned):
 
     def _follow(self, message: PeerMessage) -> None:
         if self._state not in (State.JOINING, State.IN_SYNC):
+            return
+        if isinstance(message, Inventory) and not self._shadow.tainted:
+            # It was live when one of us asked to join, and joins now itself: two joiners could wait for each other.
+            self._shadow.detach(f"{self._shadow.peer} joins somebody itself")
+            self._lost_primary()
             return
         news = self._shadow.received(message)
         if isinstance(message, Mark | NewGeneration) and self._counts_in(message.gen):

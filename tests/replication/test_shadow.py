@@ -199,3 +199,13 @@ def test_a_pause_of_our_own_is_not_taken_for_the_silence_of_the_peer() -> None:
     for now in (10_000 * MS, 10_050 * MS, 10_100 * MS):
         assert some(node.timer(now), fx.AskArbiter) == []
     assert claim_in(node.timer(10_200 * MS)).want == 2
+
+
+def test_two_joiners_that_meet_do_not_wait_for_each_other() -> None:
+    node = Node(CONFIG, ME)
+    node.start_shadow(0)
+    assert fx.TakeInventory(SHADOW) in node.session_opened(SHADOW, "peer", PEER, 2)
+    effects = node.received(SHADOW, m.Inventory(PEER, b"", True), 3)
+    assert only(effects, fx.CloseSession).session == SHADOW
+    assert node.state is State.JOINING
+    assert only(node.probed("peer", Presence(PEER, 1, True), 4), fx.Join) == fx.Join("peer")
