@@ -174,6 +174,7 @@ chan toN[NODES] = [QUEUE] of { mtype:message, byte, byte, byte, byte };	/* gen, 
 /* ---- what happened in the world, and what was spent of the budgets */
 byte released, giack;
 HISTORY gbits;
+byte boot;	/* the generation of the newest restart */
 byte crashes, cuts, losses, repeats, voids, edge_cuts, edge_restarts, hand_overs;
 bool stuck;
 
@@ -282,7 +283,8 @@ inline check_restart(i, q) {
 	assert(!(BUSY(q) && st[q]!=JOINING && gen[q] >= dgen[i] && !restarts[q]));
 	assert(!(dgen[q]==dgen[i] && dholder[q]==dholder[i] && dmem[q] && dn[q] > n[i]));
 	if :: released > n[i] -> released=n[i]; gbits=gbits & PREFIX(released) :: else fi;
-	if :: giack > n[i] -> giack=n[i] :: else fi
+	if :: giack > n[i] -> giack=n[i] :: else fi;
+	boot=gen[i]
 }
 
 inline write_stamp(i) {
@@ -325,7 +327,8 @@ inline go_live(i) {
 inline check_released(i, x) {
 	assert(rec_life[gen[i]]==LIFE(i));
 	if
-	:: x <= released -> assert(SAME(bits[i], gbits, x))
+	:: gen[i] < boot	/* of streams that the edge has reset, or will: what a restart lost is said to be lost */
+	:: gen[i] >= boot && x <= released -> assert(SAME(bits[i], gbits, x))
 	:: else -> assert(SAME(bits[i], gbits, released)); released=x; gbits=bits[i] & PREFIX(x)
 	fi
 }
@@ -510,7 +513,7 @@ end:	do
 #else
 	:: atomic { EXECUTES(i) && takes[i] && n[i] < INPUTS && ROOMS(i) -> executed(i, 0) }
 	:: atomic { elive[i] && sent[i] < comm[i] -> sent[i]=comm[i]; check_released(i, comm[i]);
-		if :: comm[i] > giack -> giack=comm[i] :: else fi;
+		if :: gen[i] >= boot && comm[i] > giack -> giack=comm[i] :: else fi;
 		if :: comm[i] > conf[i] -> conf[i]=comm[i] :: else fi }
 	:: atomic { HALTED(i) && ACCEPTING(i) && sent[i]==n[i] -> claim(i, POWERING_OFF, gen[i]+1) }
 #endif
