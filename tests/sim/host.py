@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ class Process:
         """Effects, over all lives."""
         self._doom_at = -1
         self._doom: tuple[Callable[[], None], Strike | None] | None = None
-        self._missed: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
+        self._missed: deque[tuple[int, Callable[..., None], tuple[Any, ...]]] = deque()
 
     def deliver(self, incarnation: int, call: Callable[..., None], *arguments: object) -> None:
         if not self.alive or incarnation != self.incarnation:
@@ -71,9 +72,9 @@ class Process:
     def resume(self) -> None:
         self.cluster.trace(f"{self.name} resumes")
         self.paused = False
-        missed, self._missed = self._missed, []
-        for incarnation, call, arguments in missed:
-            self.cluster.clock.after(0, self.deliver, incarnation, call, *arguments)
+        while self._missed and not self.paused:
+            incarnation, call, arguments = self._missed.popleft()
+            self.deliver(incarnation, call, *arguments)
 
 
 class Host(Process):
@@ -147,7 +148,8 @@ class Host(Process):
 
     def resume(self) -> None:
         super().resume()
-        self._set_timer()
+        if self.alive and not self.paused:
+            self._set_timer()
 
     def now(self) -> int:
         return self._clock_ns + (self.cluster.clock.now_ns - self._clock_since_ns) * self._clock_ppm // PPM
@@ -313,7 +315,7 @@ class Host(Process):
         tracing = self.cluster.tracing
         for index in range(start, len(effects)):
             if self.paused:
-                self._missed.append((incarnation, self._carry_out, (incarnation, effects, index)))
+                self._missed.appendleft((incarnation, self._carry_out, (incarnation, effects, index)))
                 return
             effect = effects[index]
             if tracing:
