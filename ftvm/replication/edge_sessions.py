@@ -47,6 +47,15 @@ class Restarted:
         return bool(self.lost_outputs or self.lost_inputs)
 
 
+@dataclass(slots=True)
+class Stranger:
+    """An edge that was restarted asks where its streams stand. `token`: with what the members were asked."""
+
+    edge: int
+    message: Attach
+    token: int = 0
+
+
 class EdgeSessions:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
@@ -56,6 +65,9 @@ class EdgeSessions:
         self._owed: dict[str, int] = {}
         self._halt_told = False
         self.attached: int | None = None
+        self.stranger: Stranger | None = None
+        """It waits for `Primary.vouch`: this node may have been superseded without knowing, and then what it would
+        tell is old. An edge that knows its offsets has a fence against that; a restarted one has not."""
         self.restarted: Restarted | None = None
         self.live = False
         self.takes_input = False
@@ -77,14 +89,14 @@ class EdgeSessions:
         self._announce()
 
     def _announce(self) -> None:
-        self.attached = None
+        self.attached = self.stranger = None
         for edge in self._open:
             self._replica.emit(SendEdge(edge, self._announcement()))
 
     def fall_silent(self) -> None:
         self.live = False
         self.takes_input = False
-        self.attached = None
+        self.attached = self.stranger = None
 
     def halt(self) -> None:
         self.halted = True
@@ -122,6 +134,8 @@ class EdgeSessions:
         """Whoever else is connected is told to attach: an edge that was replaced may have been heard after its
         successor (the two connections are in no order), which then believes itself attached for ever."""
         self._open.pop(edge, None)
+        if self.stranger is not None and self.stranger.edge == edge:
+            self.stranger = None
         if self.attached == edge:
             self.attached = None
             if self.live:
@@ -134,8 +148,7 @@ class EdgeSessions:
         try:
             return self._received(edge, message)
         except ProtocolError as error:
-            self.lost(edge)
-            self._replica.emit(CloseEdge(edge, str(error)))
+            self._refuse(edge, error)
             return False
 
     def _received(self, edge: int, message: EdgeMessage) -> bool:
@@ -143,7 +156,10 @@ class EdgeSessions:
             case _ if not self.live or message.gen != self._replica.generation:
                 return False
             case Attach():
-                self._attach(edge, message)
+                if all(self._stream(device) in message.inputs_acked for device in self._injected):
+                    self._attach(edge, message)
+                else:
+                    self.stranger = Stranger(edge, message)
             case Input() if edge == self.attached:
                 self._input(message)
             case Final() if edge == self.attached:
@@ -153,6 +169,20 @@ class EdgeSessions:
             case _:
                 raise ProtocolError(f"an edge sent {type(message).__name__}, which only a node sends")
         return False
+
+    def welcome(self) -> None:
+        """The stranger may be told where its streams stand."""
+        assert self.stranger is not None
+        edge, message = self.stranger.edge, self.stranger.message
+        self.stranger = None
+        try:
+            self._attach(edge, message)
+        except ProtocolError as error:
+            self._refuse(edge, error)
+
+    def _refuse(self, edge: int, error: ProtocolError) -> None:
+        self.lost(edge)
+        self._replica.emit(CloseEdge(edge, str(error)))
 
     def _attach(self, edge: int, message: Attach) -> None:
         gate = self._replica.gate

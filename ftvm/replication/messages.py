@@ -169,12 +169,13 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Entries `pos`, `pos + 1`, ... and what the edge has confirmed by now."""
+    """Entries `pos`, `pos + 1`, ... and what the edge has confirmed by now. `token`: see `Ack`."""
 
     gen: int
     pos: int
     entries: tuple[Entry, ...]
     confirmed: Offsets = field(default_factory=dict)
+    token: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +242,15 @@ class Ready:
 @dataclass(frozen=True, slots=True)
 class Ack:
     """`pos` entries are held (not: executed). `config` is the position of the newest `Mark` received in this
-    generation. `tick` is how far the shadow has executed, for the bound on its lag."""
+    generation. `tick` is how far the shadow has executed, for the bound on its lag. `token` is the newest of a `Log`
+    received: whoever repeats it was still a member when that one had been sent."""
 
     gen: int
     life: Life
     pos: int
     config: int
     tick: int
+    token: int = 0
 
 
 PeerMessage = SnapshotChunk | Snapshot | Log | Mark | NewGeneration | HandOver | Heartbeat | Inventory | Ready | Ack

@@ -293,6 +293,7 @@ class Node(Planned):
     def edge_received(self, edge: int, message: EdgeMessage, now_ns: int) -> list[Effect]:
         self._enter(now_ns)
         final = self._primary.edges.received(edge, message)
+        self._primary.vouch()
         if final and self._state in ACCEPTING:
             self._power_off()
         return self._leave()

@@ -65,6 +65,7 @@ class Follower:
     acked: int = 0
     tick: int = 0
     backlog_bytes: int = 0
+    token: int = 0
     spoken_to: bool = False
     """Since the last beat: who gets log needs no heartbeat."""
 
@@ -81,6 +82,7 @@ class Primary:
         self._throttled = True
         self._weights: deque[tuple[int, int]] = deque()
         self._unacked_bytes = 0
+        self._token = 0
 
     # ---- followers
 
@@ -160,6 +162,7 @@ class Primary:
         replica = self._replica
         assert follower.stage is Stage.FOLLOWING
         follower.stage = Stage.MEMBER
+        follower.token = self._token
         follower.detector.tighten(replica.config.timeout_ns, now_ns)
         follower.acked = replica.gate.end
         members = self.members()
@@ -223,7 +226,9 @@ class Primary:
                     raise ProtocolError(f"{follower.peer} acknowledges what it was not sent")
                 follower.acked = max(follower.acked, message.pos)
                 follower.tick = max(follower.tick, message.tick)
+                follower.token = max(follower.token, message.token)
                 self.commit()
+                self.vouch()
         return False
 
     def beat(self) -> None:
@@ -276,6 +281,21 @@ class Primary:
             while self._weights and self._weights[0][0] <= gate.committed:
                 self._unacked_bytes -= self._weights.popleft()[1]
             self.edges.release()
+
+    def vouch(self) -> None:
+        """An edge that does not know where its streams stand is told once every member has said, after it asked, that
+        it still is one. A primary that was superseded never hears that: what it would tell is no longer true."""
+        stranger, gate = self.edges.stranger, self._replica.gate
+        if stranger is None or not self.committing:
+            return
+        members = self.members()
+        if not stranger.token:
+            self._token += 1
+            stranger.token = self._token
+            for member in members:
+                self._send(member, Log(self._replica.generation, gate.end, (), gate.confirmed(), self._token))
+        if all(member.token >= stranger.token for member in members):
+            self.edges.welcome()
 
     def _weigh(self, entries: Sequence[Entry]) -> None:
         weight = _weight(entries)

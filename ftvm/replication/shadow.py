@@ -42,6 +42,7 @@ class Shadow:
         self._installed_ns: int | None = None
         self._told_tick = 0
         self._config = 0
+        self._token = 0
         self._spoke = False
         self.session: int | None = None
         self.peer = ""
@@ -163,6 +164,7 @@ class Shadow:
             if device not in self._replica.config.devices:
                 raise ProtocolError(f"{self.peer} has a device {device}, which is unknown here")
             gate.confirm(device, offset)
+        self._token = message.token or self._token
         # First the answer, for the primary's outputs wait for it: what counts is that the entries are held.
         self._acknowledge()
         if message.entries:
@@ -229,7 +231,7 @@ class Shadow:
         if not self.in_sync or self.session is None:
             return
         self._told_tick = replica.tick
-        ack = Ack(replica.generation, replica.life, replica.gate.end, self._config, replica.tick)
+        ack = Ack(replica.generation, replica.life, replica.gate.end, self._config, replica.tick, self._token)
         self._send(self.session, ack)
 
     def _send(self, session: int, message: PeerMessage) -> None:

@@ -340,7 +340,8 @@ class Host(Process):
         self.cluster.network.close(effect.session, self)
 
     def _close_edge(self, effect: fx.CloseEdge) -> None:
-        self.cluster.observer.complain(f"{self.name} faults the edge: {effect.reason}")
+        if self.cluster.edge.knows(effect.edge):
+            self.cluster.observer.complain(f"{self.name} faults the edge: {effect.reason}")
 
     def _ask_arbiter(self, effect: fx.AskArbiter) -> None:
         self.cluster.observer.asked(self, effect.request)

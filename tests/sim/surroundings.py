@@ -188,6 +188,10 @@ class Edge(Process):
                 if host.alive:
                     self.reconnect(host)
 
+    def knows(self, session: int) -> bool:
+        """Whether the session is one of this life: what an earlier one had sent may still come, and be refused."""
+        return session in self._peers
+
     def reconnect(self, host: Host) -> None:
         self.cluster.clock.after(
             self.cluster.network.delay(), self._connect, self.incarnation, host, host.incarnation
