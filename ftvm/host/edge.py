@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-import socket
 import ssl
 from collections import Counter, deque
 from typing import cast
 
 import trio
 
+from ftvm.arbiter import open_arbiter
 from ftvm.config import Address, Config
-from ftvm.credentials import ROLE_NODE, contexts_of
-from ftvm.errors import FtvmError, ProtocolError
+from ftvm.credentials import EDGE, ROLE_NODE, contexts_of
+from ftvm.errors import ArbiterError, FtvmError, ProtocolError
 from ftvm.host import logs, welcome
 from ftvm.host.control import Answer, serve_control
+from ftvm.host.edge_client import Client
 from ftvm.replication.codec import EDGE_MESSAGES, decode, encode
 from ftvm.replication.edge import (
     Deliver,
@@ -46,16 +47,13 @@ from transport.identity import Expectation
 
 DEVICE = "uart0"
 RECONNECT_S = 0.05
+ARBITER_AGAIN_S = 0.5
 REFUSED_S = 1.0
 """Every refusal is a line in the node's log."""
 
 FLUSH_S = 0.02
-RECEIVE_SIZE = 65536
 BREAK_AGAIN_S = 1.0
 CLIENTS_WAITING_MAX = 256
-CLIENT_BUFFER_MAX = 8 << 20
-"""Bytes of answers that one client may leave unread. Then it is disconnected, and the machine goes on."""
-
 HEAR_OUT_MAX_S = 5.0
 FIRST_ANSWER_S = 0.5
 QUIET_S = 0.05
@@ -67,80 +65,6 @@ SCROLLBACK_MAX = 65536
 """Plain sessions: bytes of console output that the next client gets to see first."""
 
 _log = logs.get_logger("edge")
-
-
-class Client:
-    """One client's socket. `push` never waits; `drain` is one task's. OSError if it is gone already."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        name = stream.socket.getpeername()
-        self.name = f"{name[0]}:{name[1]}"
-        self._socket = socket.socket(fileno=stream.socket.detach())
-        self._socket.setblocking(False)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._unsent = bytearray()
-        self._more = trio.Event()
-        self._sent = trio.lowlevel.ParkingLot()
-        self.gone = trio.Event()
-
-    def push(self, data: bytes) -> None:
-        """Send what the kernel takes now, keep the rest. A client that leaves too much unread is gone."""
-        if self.gone.is_set():
-            return
-        if not self._unsent:
-            try:
-                data = data[self._socket.send(data) :]
-            except (BlockingIOError, InterruptedError):
-                pass
-            except OSError:
-                self.gone.set()
-                return
-        if data:
-            self._unsent += data
-            self._more.set()
-            if len(self._unsent) > CLIENT_BUFFER_MAX:
-                _log.warning("client does not read: disconnected", client=self.name, unread=len(self._unsent))
-                self.gone.set()
-
-    async def drain(self) -> None:
-        """Send what `push` had to keep, until the client is gone."""
-        while not self.gone.is_set():
-            if not self._unsent:
-                self._sent.unpark_all()
-                self._more = trio.Event()
-                await self._more.wait()
-                continue  # it may be gone, and closed
-            try:
-                await trio.lowlevel.wait_writable(self._socket)
-                del self._unsent[: self._socket.send(self._unsent[:RECEIVE_SIZE])]
-            except (BlockingIOError, InterruptedError):
-                continue
-            except (OSError, trio.ClosedResourceError):
-                self.gone.set()
-
-    async def flushed(self) -> None:
-        """Until `drain` has nothing left to send."""
-        while self._unsent and not self.gone.is_set():
-            await self._sent.park()
-
-    async def receive(self) -> bytes:
-        """What the client sent; b"" at its end."""
-        while not self.gone.is_set():
-            try:
-                await trio.lowlevel.wait_readable(self._socket)
-                return self._socket.recv(RECEIVE_SIZE)
-            except (BlockingIOError, InterruptedError):
-                continue
-            except (OSError, trio.ClosedResourceError):
-                break
-        return b""
-
-    def close(self) -> None:
-        self.gone.set()
-        self._more.set()
-        if self._socket.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._socket)
-            self._socket.close()
 
 
 class EdgeShell:
@@ -174,15 +98,14 @@ class EdgeShell:
     async def run(self, task_status: trio.TaskStatus[EdgeShell] = trio.TASK_STATUS_IGNORED) -> None:
         """Until the machine is powered off, or cancelled. Raises `FtvmError` if it cannot listen."""
         address = self._config.edge.listen
-        _, context = contexts_of(self._config, "edge")
+        _, context = contexts_of(self._config, EDGE)
         try:
             listeners = await trio.open_tcp_listeners(address.port, host=address.host)
         except OSError as error:
             raise FtvmError(f"[edge] listen = {address}: {error.strerror or error}; choose another port") from None
         self.port = int(listeners[0].socket.getsockname()[1])
         async with open_background() as nursery:
-            for name, node in self._config.nodes.items():
-                nursery.start_soon(self._follow_node, name, node.listen, context)
+            nursery.start_soon(self._follow_nodes, context, nursery)
             nursery.start_soon(self._flush_loop)
             nursery.start_soon(trio.serve_listeners, self._serve_client, listeners)
             if self._config.edge.control is not None:
@@ -194,6 +117,27 @@ class EdgeShell:
                     await self._client.flushed()
 
     # ---- nodes
+
+    async def _follow_nodes(self, context: ssl.SSLContext, nursery: trio.Nursery) -> None:
+        await self._learn_fence()
+        for name, node in self._config.nodes.items():
+            nursery.start_soon(self._follow_node, name, node.listen, context)
+
+    async def _learn_fence(self) -> None:
+        """A node that is live by its own account may be a zombie: the arbiter is asked before any is believed."""
+        told = ""
+        async with open_arbiter(self._config, EDGE) as arbiter:
+            while True:
+                try:
+                    ledger = await arbiter.read()
+                except ArbiterError as error:
+                    if str(error) != told:
+                        told = str(error)
+                        _log.warning("waits for the arbiter", why=told)
+                    await trio.sleep(ARBITER_AGAIN_S)
+                else:
+                    self._core.raise_fence(ledger.last_activated)
+                    return
 
     async def _follow_node(self, name: str, address: Address, context: ssl.SSLContext) -> None:
         """Stay connected to one node, for ever; the core decides which node counts."""

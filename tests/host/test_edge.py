@@ -16,6 +16,7 @@ import ftvm
 from ftvm.demo.resp import encode_command, open_resp
 from ftvm.demo.stage import prepare
 from ftvm.host import edge as edge_module
+from ftvm.host import edge_client
 from tests.host.pair import LOOPBACK, RAM_MIB, image, run
 from transport.background import open_background
 
@@ -76,7 +77,7 @@ def test_a_half_closed_client_gets_all_its_answers(tmp_path: Path) -> None:
 def test_a_client_that_never_reads_is_disconnected_and_the_next_one_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge_module, "CLIENT_BUFFER_MAX", 256 * 1024)
+    monkeypatch.setattr(edge_client, "CLIENT_BUFFER_MAX", 256 * 1024)
 
     async def main() -> None:
         async with open_machine(tmp_path) as port:
