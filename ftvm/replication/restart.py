@@ -121,6 +121,13 @@ def _contest(
 ) -> Judgement:
     """It is worth something; may anybody else hold more?"""
     others = {member for member, _ in own.members}
+    # A stamp that named a member may be lost with a host that lost its power. Whoever has the machine of this
+    # generation, or a newer one, in its memory is waited for even so.
+    others |= {
+        peer
+        for peer, answer in answers.items()
+        if isinstance(answer, Presence) and answer.busy and answer.gen >= own.base
+    }
     heard: list[str] = []
     for peer, theirs in _waiting(answers):
         value = worth(ledger, theirs)

@@ -394,3 +394,11 @@ def test_a_log_that_cannot_be_stamped_admits_nobody() -> None:
     # It never counted: the log may say so again, in its own time.
     later = [stamp.stamp for now in range(8, 300) for stamp in some(node.timer(now * MS), fx.WriteStamp)]
     assert [stamp.alone for stamp in later] == [True]
+
+
+@pytest.mark.parametrize(("gen", "verdict"), [(0, Verdict.RESTART), (1, Verdict.WAIT), (2, Verdict.WAIT)])
+def test_a_node_with_the_machine_in_memory_is_waited_for_though_no_stamp_names_it(gen: int, verdict: Verdict) -> None:
+    """The newest stamp may be lost with the power. Who holds an older generation will never go on with it."""
+    answers = {"peer": Presence(PEER, gen, live=False, busy=True)}
+    assert judge("me", BOOTED, Held(ALONE, 9, 777), answers).verdict is verdict
+    assert judge("me", BOOTED, Held(ALONE, 9, 777), answers, forced=True).verdict is verdict
