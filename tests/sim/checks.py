@@ -9,7 +9,7 @@
 | 6 input closure | `tests/sim/test_sim.py`: the same trace in another process |
 | 7 one live machine a generation | `_is_live`, `released_by` (one releaser), `_went_live` (with a grant) |
 | 8 stale fencing | `delivered_at_edge`: never of a generation older than the edge has seen |
-| 9 detection bound | `_detects`: silence is noticed within T, and nobody claims before |
+| 9 detection bound | `detects`: silence is noticed within T, and nobody claims before |
 | 10 failover bound | `run.py`: in a kind world all is healed within `LIVENESS_NS` |
 | 11 bounded lag and memory | `_bounded`, `lags`, `network.HELD_MAX` |
 | 12 crash anywhere | `boundaries.py`, and faults in the middle of effects |
@@ -132,23 +132,25 @@ class Observer:
                 self._demand(not fits or other.gate.end >= committed, f"released beyond what {other.name} holds")
 
     def looked_at(self, host: Host) -> None:
-        """After every event of a node."""
-        node, guest = host.node, host.engine.guest
-        state = node._state
+        """After every event of a node. What changes rarely is looked at where it changes."""
+        node = host.node
+        replica, state = node._replica, node._state
         if state in LIVE:
-            if node.generation != host.seen_live:
+            if replica.generation != host.seen_live:
                 self._is_live(host)
-            self._bounded(host)
-        elif state is State.IN_SYNC:
-            self._detects(host)
-        if not node._replica.boot:
-            # It has no machine, or one from its log, and does not know yet in which generation that will go on.
-            return
-        if len(guest.heard) != host.heard_seen:
-            self._hears(host)
-        confirmed = host.gate._streams[DEVICE].confirmed
-        if confirmed != host.confirmed_seen:
-            self._trims(host, confirmed)
+            gate, config = replica.gate, host.config
+            if gate.retained_bytes > config.retained_bytes_max or (
+                node._primary._unacked_bytes > config.unacked_bytes_max
+            ):
+                self._bounded(host)
+        # Without a boot it has no machine, or one from its log, and does not know yet in which generation that will
+        # go on; while it joins, the one that it is sent has not taken that one's place.
+        if replica.boot and state is not State.JOINING:
+            if len(host.engine.guest.heard) != host.heard_seen:
+                self._hears(host)
+            confirmed = replica.gate._streams[DEVICE].confirmed
+            if confirmed != host.confirmed_seen:
+                self._trims(host, confirmed)
 
     def _hears(self, host: Host) -> None:
         heard = host.engine.guest.heard
@@ -184,8 +186,9 @@ class Observer:
                     lag = host.node._replica.tick - other.engine.guest.tick
                     self._demand(lag <= ticks, f"{other.name} lags by {lag} ticks, and nothing waits for it")
 
-    def _detects(self, host: Host) -> None:
-        if not host.silence_known:
+    def detects(self, host: Host) -> None:
+        """With each call of its timer, which comes at least once a heartbeat."""
+        if not host.silence_known or host.node._state is not State.IN_SYNC:
             return
         silence = host.now() - host.heard_primary_ns
         bound = host.config.timeout_ns + 2 * host.config.heartbeat_ns
@@ -239,6 +242,11 @@ class Observer:
         history.acked, history.delivered = len(guest.heard), len(guest.said)
         if former is None or self._cluster.forced:
             return
+        record = self._cluster.arbiter.ledger.record(generation)
+        assert record is not None
+        for other in self._cluster.hosts:
+            more = other.alive and other.gate.end > host.gate.end and self._holds(other, record.base)
+            self._demand(not more, f"{host.name} restarted beside {other.name}, which holds more in its memory")
         common = min(len(former.released), len(guest.said))
         self._demand(former.released[:common] == guest.said[:common], f"{host.name} restarted another history")
         heard = any(sent.startswith(guest.heard) for sent in former.sent)
@@ -260,12 +268,14 @@ class Observer:
             self._demand(others, f"{host.name} gave up the only machine that counts")
 
     def entitled(self, host: Host) -> bool:
-        """Whether the arbiter's rule would let it go on from the newest activated generation."""
-        ledger, node = self._cluster.arbiter.ledger, host.node
-        if not host.alive or node._state is State.OVER:
-            return False
-        record = ledger.record(ledger.last_activated)
-        if record is None or ledger.off or node.generation != record.gen:
+        """Whether the arbiter's rule would let it go on from the newest activated generation, with what it holds."""
+        ledger = self._cluster.arbiter.ledger
+        return host.alive and not ledger.off and self._holds(host, ledger.last_activated)
+
+    def _holds(self, host: Host, generation: int) -> bool:
+        """Whether it has the machine of this generation in memory, and counts in it."""
+        node, record = host.node, self._cluster.arbiter.ledger.record(generation)
+        if record is None or node.generation != generation:
             return False
         return record.life == host.life or (node._shadow.in_sync and node._shadow.primary_life == record.life)
 

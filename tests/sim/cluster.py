@@ -30,7 +30,7 @@ class Cluster:
         self.forced = False
         """The operator gave up what may have been lost."""
         names = ("a", "b", "c") if random.random() < 0.25 else ("a", "b")
-        self.disks = random.random() < 0.95
+        self.disks = random.random() < 0.98
         """All hosts have one. Otherwise some have."""
         self.digests = random.random() < 0.5
         self.bounds = {
@@ -43,7 +43,7 @@ class Cluster:
         self.network = Network(
             self.clock,
             random.choice((300_000, 2 * MS, 8 * MS)),
-            encoded=random.random() < 0.1,
+            encoded=random.random() < 0.06,
             datagrams=random.random() < 0.8,
         )
         self._engine_delay_ns = random.choice((0, 0, 3 * MS))

@@ -39,7 +39,8 @@ class Disk:
         self._synced = 0
         self._damaged = False
         self.waiting: deque[tuple[Entry, ...]] = deque()
-        self._written_ns = 0
+        self.due_ns = 0
+        """What waits is written by then, if anything happens at all."""
 
     # ---- written by a process
 
@@ -55,10 +56,9 @@ class Disk:
             self.waiting.append(entries)
 
     def write(self, committed: int, now_ns: int) -> None:
-        """What is committed, if it was not written lately."""
-        if self.waiting and now_ns - self._written_ns >= WRITE_NS:
-            self._written_ns = now_ns
-            self._write(committed)
+        """What is committed."""
+        self.due_ns = now_ns + WRITE_NS
+        self._write(committed)
 
     def _write(self, committed: int) -> None:
         while self.waiting and self._end + len(self.waiting[0]) <= committed:

@@ -87,7 +87,7 @@ class Host(Process):
         self._clock_since_ns = 0
         self._clock_ppm = random.choice((998_000, PPM, 1_002_000))
         self.disk = Disk(random, present=cluster.disks or random.random() < 0.5)
-        self.slowness_ns = int(random.choice((1, 1, 1, 5, 30)) * MS)
+        self.slowness_ns = int(random.choice((1, 1, 1, 5, 10)) * MS)
         self.edge_sessions: set[int] = set()
         self.exit: fx.Exit | None = None
         self.gone_silently = False
@@ -168,7 +168,7 @@ class Host(Process):
     def event(self, name: str, *arguments: Any) -> None:
         if self.cluster.tracing:
             self.cluster.trace(f"{self.name} {name} {arguments!r}")
-        self.carry_out(getattr(self.node, name)(*arguments, self.now()))
+        self.carry_out(getattr(self.node, name)(*arguments, self.now()), name not in _HOT_EVENTS)
 
     def tell(self, delay_ns: int, name: str, *arguments: Any) -> None:
         """An event for this life, later."""
@@ -215,6 +215,8 @@ class Host(Process):
         self._timers += 1
         assert self._timers <= TIMERS_MAX, f"{self.name} keeps its timer busy"
         self.carry_out(self.node.timer(now_ns))
+        if self.alive and incarnation == self.incarnation:
+            self.cluster.observer.detects(self)
 
     def _set_timer(self) -> None:
         due = self.node.next_timer_ns()
@@ -303,8 +305,9 @@ class Host(Process):
             self._carry_out(incarnation, effects, 0)
             if not self.alive or incarnation != self.incarnation or self.paused:
                 return
-        if self.disk.waiting:
-            self.disk.write(self._committed(), self.now())
+        disk = self.disk
+        if disk.waiting and cluster.clock.now_ns >= disk.due_ns:
+            disk.write(self._committed(), cluster.clock.now_ns)
         if timer:
             self._set_timer()
 
@@ -427,6 +430,7 @@ class Host(Process):
 
 _HOT = frozenset({Ack, Log})
 """All that they do to a timer is to put it off."""
+_HOT_EVENTS = frozenset({"executed", "applied"})
 _ENGINE: dict[str, Callable[..., None]] = {
     "slice": Engine.slice,
     "follow": Engine.follow_on,

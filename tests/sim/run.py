@@ -22,9 +22,9 @@ from tests.sim.plan import ROUND_NS, Plan, Round, make_plan, more_faults
 
 LIVENESS_NS = 30_000 * MS
 """From the end of the faults the system has so long to be protected again and to have answered everything."""
-SETTLING_NS = 4_000 * MS
+SETTLING_NS = 3_500 * MS
 """After which nothing that began under faults is still under way, but for nodes that still decide by themselves."""
-LOST_NS = 3_000 * MS
+LOST_NS = 1_500 * MS
 """A machine that is lost stays so: for as long the simulator looks on before its operator does something."""
 EVENTS_MAX = 200_000
 """A run that needs more is a livelock."""
@@ -32,7 +32,7 @@ DELIVERED_MIN = 300
 FAULTS_MIN = 2
 GENERATIONS_MIN = 2
 ROUNDS_MAX = 14
-FELT_NS = 150 * MS
+FELT_NS = 100 * MS
 """A fault has so long to make a difference."""
 AIMS_MAX = 4
 """Rounds in which the plan's aim is tried, if it is missed."""
@@ -224,6 +224,7 @@ class Run:
         cluster = self.cluster
         cluster.trace("the faults end")
         cluster.calm = True
+        self.tokens = min(self.tokens, 3)
         cluster.faults.stop()
         cluster.arbiter.recover()
         cluster.network.heal(*list(cluster.network.blocked))
@@ -234,6 +235,8 @@ class Run:
         cluster.edge.restart()
         for host in cluster.hosts:
             host.disk.full = None
+            if host.alive:
+                host.engine.slow_down(host.slowness_ns)
             cluster.restart(host)
 
     def _force(self) -> None:
