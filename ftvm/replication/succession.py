@@ -251,6 +251,11 @@ class Succession:
             # A generation that it was kept for and that was passed over unactivated never counted, and never will: back
             # to the one that did, or the last copy could not void what came after.
             self._replica.generation = min(self._replica.generation, self._ledger.last_activated)
+        counted = self._ledger.record(self._ledger.last_activated)
+        if self._executing and counted is not None and counted.life == self._replica.life:
+            # This node's own activation was done and its answer lost, until a member that it had kept went on: what it
+            # holds is what counts, or that member's silence could never be voided.
+            self._replica.generation = counted.gen
         self._freeze()
 
     def _freeze(self) -> None:

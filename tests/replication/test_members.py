@@ -120,3 +120,19 @@ def test_input_for_another_generation_is_not_taken() -> None:
     node = solo()
     assert some(node.edge_received(EDGE, m.Input(2, UART, 0, b"x", 0), 11), fx.InjectInput) == []
     assert only(node.edge_received(EDGE, m.Input(1, UART, 0, b"x", 0), 12), fx.InjectInput).data == b"x"
+
+
+def test_a_primary_whose_activation_was_done_but_not_answered_can_void_what_came_after() -> None:
+    """A member that it kept was granted the next generation, and died: else nobody could ever go on."""
+    node = protected()
+    joined(node, SECOND, OTHER)
+    node.session_lost(SECOND, 10)
+    node.arbiter_answered(m.Granted(2, ME), 11)
+    boot = m.Record(1, ME, 0, m.Kind.BOOT)
+    mine, theirs = m.Record(2, ME, 1, m.Kind.RECONFIGURE, (PEER,)), m.Record(3, PEER, 2, m.Kind.PROMOTE)
+    node.arbiter_answered(m.Refused(2, ME, (boot, mine, theirs), 2, False), 20)
+    assert node.state is State.FROZEN
+    asked = [effect.request for now in range(50, 5000, 50) for effect in some(node.timer(now * MS), fx.AskArbiter)]
+    claims = [request for request in asked if isinstance(request, m.Claim)]
+    assert claims[0] == m.Claim(4, 2, ME, ME, m.Kind.VOID, (), "me")
+    assert decide(m.Ledger((boot, mine, theirs), 2), claims[0])[0] == m.Granted(4, ME)
