@@ -41,7 +41,7 @@ from ftvm.arbiter.witness_codec import (
     encode_request,
 )
 from ftvm.config import Address, Config
-from ftvm.credentials import ROLE_EDGE, ROLE_NODE, ROLE_WITNESS, contexts_of
+from ftvm.credentials import ROLE_NODE, ROLE_WITNESS, contexts_of
 from ftvm.errors import ArbiterError, ProtocolError
 from transport.background import open_background
 from transport.channel import Channel, Limits, open_channel
@@ -90,7 +90,7 @@ class WitnessServer:
             listen.host,
             listen.port,
             context,
-            Expectation(self._history.steps.machine, frozenset({ROLE_NODE, ROLE_EDGE})),
+            Expectation(self._history.steps.machine, frozenset({ROLE_NODE})),
             self._serve_client,
             accept=_accept,
             limits=Limits(message_size_max=MESSAGE_SIZE_MAX),
@@ -117,8 +117,6 @@ class WitnessServer:
 
     async def _answer(self, identity: Identity, encoded: bytes) -> Answer:
         request = decode_request(encoded)
-        if identity.role == ROLE_EDGE and not isinstance(request, ReadSteps):
-            raise ProtocolError("an edge may read the records, and no more")
         try:
             async with self._turn:
                 return await self._carry_out(request)

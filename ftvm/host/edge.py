@@ -20,10 +20,9 @@ from typing import cast
 
 import trio
 
-from ftvm.arbiter import open_arbiter
 from ftvm.config import Address, Config
 from ftvm.credentials import EDGE, ROLE_NODE, contexts_of
-from ftvm.errors import ArbiterError, FtvmError, ProtocolError
+from ftvm.errors import FtvmError, ProtocolError
 from ftvm.host import logs, welcome
 from ftvm.host.control import Answer, serve_control
 from ftvm.host.edge_client import Client
@@ -47,7 +46,6 @@ from transport.identity import Expectation
 
 DEVICE = "uart0"
 RECONNECT_S = 0.05
-ARBITER_AGAIN_S = 0.5
 REFUSED_S = 1.0
 """Every refusal is a line in the node's log."""
 
@@ -105,7 +103,8 @@ class EdgeShell:
             raise FtvmError(f"[edge] listen = {address}: {error.strerror or error}; choose another port") from None
         self.port = int(listeners[0].socket.getsockname()[1])
         async with open_background() as nursery:
-            nursery.start_soon(self._follow_nodes, context, nursery)
+            for name, node in self._config.nodes.items():
+                nursery.start_soon(self._follow_node, name, node.listen, context)
             nursery.start_soon(self._flush_loop)
             nursery.start_soon(trio.serve_listeners, self._serve_client, listeners)
             if self._config.edge.control is not None:
@@ -117,27 +116,6 @@ class EdgeShell:
                     await self._client.flushed()
 
     # ---- nodes
-
-    async def _follow_nodes(self, context: ssl.SSLContext, nursery: trio.Nursery) -> None:
-        await self._learn_fence()
-        for name, node in self._config.nodes.items():
-            nursery.start_soon(self._follow_node, name, node.listen, context)
-
-    async def _learn_fence(self) -> None:
-        """A node that is live by its own account may be a zombie: the arbiter is asked before any is believed."""
-        told = ""
-        async with open_arbiter(self._config, EDGE) as arbiter:
-            while True:
-                try:
-                    ledger = await arbiter.read()
-                except ArbiterError as error:
-                    if str(error) != told:
-                        told = str(error)
-                        _log.warning("waits for the arbiter", why=told)
-                    await trio.sleep(ARBITER_AGAIN_S)
-                else:
-                    self._core.raise_fence(ledger.last_activated)
-                    return
 
     async def _follow_node(self, name: str, address: Address, context: ssl.SSLContext) -> None:
         """Stay connected to one node, for ever; the core decides which node counts."""

@@ -4,10 +4,10 @@ An edge has a session with every node and is attached to one: the sender of the 
 an older generation says (the fence), drops outputs that it already has, and repeats to a newly live node the inputs
 that no node acknowledged. Offsets count units: a byte, or a break.
 
-The fence lives as long as this object, so a new edge first raises it to what the arbiter says is activated: else it
-might learn from a zombie where streams stand, and number inputs which the machine then takes for repeats. A restarted
-edge has no offsets either; it attaches with streams unnamed, takes the first output as it comes, and sends no input
-on a stream before an acknowledgement told it where it stands.
+The fence lives as long as this object. A restarted edge has no offsets either; it attaches with streams unnamed,
+takes the first output as it comes, and sends no input on a stream before an acknowledgement told it where it stands:
+which a primary does only while its members vouch for it (`edge_sessions.Stranger`), for a zombie would tell it where
+streams stood once.
 """
 
 from collections import deque
@@ -144,10 +144,6 @@ class EdgeCore:
         if session == self._session:
             self._session = None
         return self._take()
-
-    def raise_fence(self, generation: int) -> None:
-        """Whatever is older than this generation is refused from here on."""
-        self._generation = max(self._generation, generation)
 
     def client_input(self, device: str, data: bytes, *, is_break: bool = False) -> list[EdgeEffect]:
         """From the world, at most `input_room` units. A break is one unit; its `data` is `b"\\0"`."""

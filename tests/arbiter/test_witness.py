@@ -172,8 +172,8 @@ def test_another_machine_and_other_roles_are_not_answered(tmp_path: Path) -> Non
             async with asked(port, machine="shop") as stranger:
                 with pytest.raises(ArbiterError):
                     await stranger.ask(boot(A))
-            with pytest.raises(PeerRefused, match="role 'witness', and edge or node is needed"):
-                async with channel_to(port, who=WITNESS):
+            with pytest.raises(PeerRefused, match="role 'edge', and node is needed"):
+                async with channel_to(port, who=EDGE):
                     pass
             with pytest.raises(PeerRefused, match="this is a witness"):
                 async with channel_to(port, hello={"purpose": b"peer"}):
@@ -182,18 +182,6 @@ def test_another_machine_and_other_roles_are_not_answered(tmp_path: Path) -> Non
                 async with channel_to(port, hello={"purpose": b"witness", "version": b"9"}):
                     pass
             assert not os.listdir(tmp_path)
-
-    run(main)
-
-
-def test_an_edge_may_read_and_changes_nothing(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with served(tmp_path) as port, asked(port) as node, asked(port, node=EDGE) as edge:
-            await node.ask(boot(A))
-            assert (await edge.read()).current == 1
-            with pytest.raises(ArbiterError, match="an edge may read the records, and no more"):
-                await edge.ask(Activate(1, A))
-            assert (await node.read()).last_activated == 0
 
     run(main)
 

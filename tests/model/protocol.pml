@@ -43,7 +43,9 @@ LEFT OUT: SnapshotChunk and Inventory (a copy is one Snapshot), Heartbeat and Re
 follows from it comes late), timers, execution behind the log (CONSUMING is one step), policies other than all, forced
 starts, a restart of three nodes, an edge together with disks. A cold boot whose log was not yet on a disk is lost with
 its process, and so is a log that its life's own late Activate outdated: both then need the operator.
-A restarted edge takes its fence from the arbiter here. Without that (mutant `restarted edge believes the first it
+A restarted edge is told where its streams stand only by a primary for which every member vouched after it asked
+(EdgeSessions.stranger, Primary.vouch). Then nobody had been granted more than that primary's generation: so here it
+begins with `last_activated` as its fence, in one step. Without that (mutant `restarted edge believes the first it
 hears`) it may begin with a zombie, and acknowledge to its clients what was another client's.
 
 Mutants are one-line changes of this text: see run.py. */
@@ -582,8 +584,8 @@ decide:		ask[i]?m,kd,w,bs,h,l,k;
 }
 
 #if EDGE
-/* Its clients are cut off, and it takes up each stream where the node says that it stands. Its fence it has from the
-arbiter: else it might begin with a zombie, and number its clients' inputs as that one says. */
+/* Its clients are cut off, and it takes up each stream where the node says that it stands. Nobody tells
+it who was superseded (LEFT OUT): else it might begin with a zombie, and number its clients' inputs as that one says. */
 inline edge_begins_anew() {
 	eg=last_activated; have=0; iack=0; isent=0; ebits=0; knows_have=0; knows_iack=0; epoch++; began=0
 }

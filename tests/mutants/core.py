@@ -73,8 +73,8 @@ CORE = (
     Mutant(
         "mark before the gate is closed",
         PRIMARY,
-        "        follower.stage = Stage.MEMBER\n        follower.detector",
-        "        follower.detector",
+        "        follower.stage = Stage.MEMBER\n        follower.token",
+        "        follower.token",
         T_PRIMARY,
         "who has the Mark believes itself eligible, so nothing may be committed without it",
     ),

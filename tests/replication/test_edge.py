@@ -87,15 +87,6 @@ def test_a_fresh_edge_sends_no_input_before_it_knows_where_the_stream_stands() -
     assert delivered(edge.received(OLD, Output(3, UART, 900, b"tail"))) == b"tail"
 
 
-def test_a_fresh_edge_believes_nobody_whom_the_arbiter_knows_to_be_superseded() -> None:
-    """A zombie would tell it where streams stood once: inputs numbered so are repeats to the machine, and lost."""
-    edge = EdgeCore()
-    edge.raise_fence(4)
-    assert edge.received(OLD, Live(3, (UART,))) == []
-    assert edge.statistics().refused == 1
-    assert edge.received(NEW, Live(4, (UART,))) == [SendNode(NEW, Attach(4, {}, {}))]
-
-
 def test_a_cold_boot_resets_the_streams() -> None:
     edge = attached()
     edge.client_input("uart0", b"lost with the old machine")
