@@ -1,7 +1,9 @@
 """Simulated connections: in order within one, in no order between them; cut, half-open, held up, slow, one way only.
 
 A connection stands for a transport session: it may lose its path and find another (`stall`: late, but nothing lost or
-doubled), until it is over for good (`cut`). Heartbeats may take the other way, as datagrams: lost, doubled, reordered.
+doubled), until it is over for good (`cut`). In some worlds that is the production session, with encoded messages: the
+frames on a path that is lost are lost, and the session resumes from what the other side has. In the others it is
+taken at its word. Heartbeats may take the other way, as datagrams: lost, doubled, reordered.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 from ftvm.replication.codec import decode, encode
 from ftvm.replication.messages import Heartbeat, Message
 from tests.sim.clock import MS, Clockwork
+from transport.frame import Frame
 from transport.heartbeat import ReplayWindow
+from transport.session import Session
 
 if TYPE_CHECKING:
     from tests.sim.faults import Strike
@@ -44,8 +48,12 @@ class Connection:
     incarnations: tuple[int, int]
     open: list[bool]
     due_ns: list[int] = field(default_factory=lambda: [0, 0])
-    flying: tuple[deque[Message], deque[Message]] = field(default_factory=lambda: (deque(), deque()))
+    flying: tuple[deque[Message | Frame], deque[Message | Frame]] = field(default_factory=lambda: (deque(), deque()))
     """To each side: what has left the other one, in order."""
+    sessions: tuple[Session, Session] | None = None
+    """Of each side, where messages are encoded."""
+    path: int = 0
+    """Which one carries it: the frames of an earlier one never arrive."""
     held: tuple[deque[Message], deque[Message]] = field(default_factory=lambda: (deque(), deque()))
     """To each side: what a partition keeps back."""
     beats: tuple[ReplayWindow, ReplayWindow] = field(default_factory=lambda: (ReplayWindow(), ReplayWindow()))
@@ -94,6 +102,8 @@ class Network:
     def connect(self, one: End, other: End) -> Connection:
         self._count += 1
         connection = Connection(self._count, (one, other), (one.incarnation, other.incarnation), [True, True])
+        if self._encoded:
+            connection.sessions = (Session(), Session())
         self.connections[self._count] = connection
         return connection
 
@@ -104,8 +114,6 @@ class Network:
         to = 1 if connection.ends[0] is sender else 0
         if not connection.open[1 - to]:
             return
-        if self._encoded:
-            message = decode(encode(message))
         if self._datagrams and type(message) is Heartbeat:
             self._datagram(connection, to, message)
         elif connection.held[to] or (self.blocked and self._is_blocked(connection, to)):
@@ -133,10 +141,24 @@ class Network:
         return delay
 
     def _dispatch(self, connection: Connection, to: int, message: Message) -> None:
+        if connection.sessions is None:
+            self._launch(connection, to, message)
+        else:
+            connection.sessions[1 - to].queue(encode(message))
+            if self._clock.now_ns > connection.stalled_ns:
+                self._pump(connection, to)
+
+    def _pump(self, connection: Connection, to: int) -> None:
+        """What the session has to send goes on the path."""
+        assert connection.sessions is not None
+        for number, frame in enumerate(connection.sessions[1 - to].take_outgoing(1 << 30)):
+            self._launch(connection, to, Frame(frame.type, number, bytes(frame.head) + bytes(frame.body)))
+
+    def _launch(self, connection: Connection, to: int, item: Message | Frame) -> None:
         due = max(connection.due_ns[to], self._clock.now_ns + self._latency(connection))
         connection.due_ns[to] = due
-        connection.flying[to].append(message)
-        self._clock.at(due, self._arrive, connection, to)
+        connection.flying[to].append(item)
+        self._clock.at(due, self._arrive, connection, to, connection.path)
 
     def _datagram(self, connection: Connection, to: int, message: Heartbeat) -> None:
         """Its number is what the real one has: each is accepted once, in whatever order they come."""
@@ -156,20 +178,33 @@ class Network:
         if not connection.cut and connection.beats[to].accept(number):
             connection.ends[to].deliver(connection.incarnations[to], self._hand, connection, to, message)
 
-    def _arrive(self, connection: Connection, to: int) -> None:
+    def _arrive(self, connection: Connection, to: int, path: int) -> None:
         now_ns = self._clock.now_ns
+        if path != connection.path:
+            return
         if now_ns <= connection.stalled_ns:
-            self._clock.at(connection.stalled_ns + 1, self._arrive, connection, to)
+            self._clock.at(connection.stalled_ns + 1, self._arrive, connection, to, path)
             return
         message = connection.flying[to].popleft()
         end = connection.ends[to]
         if now_ns > connection.cutoff_ns or not end.alive or end.incarnation != connection.incarnations[to]:
             return
-        if end.paused:
+        if isinstance(message, Frame):
+            end.deliver(end.incarnation, self._take, connection, to, message, path)
+        elif end.paused:
             end.deliver(end.incarnation, self._hand, connection, to, message)
         elif connection.open[to]:
             self.delivered += 1
             end.on_message(connection.id, message)
+
+    def _take(self, connection: Connection, to: int, frame: Frame, path: int) -> None:
+        assert connection.sessions is not None
+        if path == connection.path and connection.open[to]:
+            session = connection.sessions[to]
+            session.receive(frame)
+            message = session.next_message()
+            if message is not None:
+                self._hand(connection, to, decode(message))
 
     def _hand(self, connection: Connection, side: int, message: Message) -> None:
         if connection.open[side]:
@@ -218,6 +253,21 @@ class Network:
         connection.stalled_ns = max(connection.stalled_ns, until_ns)
         for side in (0, 1):
             connection.due_ns[side] = max(connection.due_ns[side], until_ns + 2)
+        if connection.sessions is not None:
+            connection.path += 1
+            for flying in connection.flying:
+                flying.clear()
+            self._clock.at(connection.stalled_ns + 1, self._resume, connection, connection.path)
+
+    def _resume(self, connection: Connection, path: int) -> None:
+        """Both sides tell on the new path what they have; each goes on from there."""
+        if path != connection.path or connection.cut or not all(connection.open):
+            return
+        assert connection.sessions is not None
+        for to in (0, 1):
+            connection.sessions[1 - to].resume(connection.sessions[to].received)
+        for to in (0, 1):
+            self._pump(connection, to)
 
     def die(self, end: End, *, silently: bool) -> None:
         """The process is gone: its kernel closes its connections, unless the whole host went down. Of what it had

@@ -82,8 +82,8 @@ class Run:
         self._client_idles = False
         self._lost = False
         self._halting = False
-        self._halted_boot = 0
-        """The boot of the machine that was told to halt."""
+        self._halted = (0, 0)
+        """The boot of the machine that was told to halt, and the life of the edge that was to tell it."""
 
     def execute(self) -> Result:
         failure = ""
@@ -203,9 +203,9 @@ class Run:
     def _client(self) -> None:
         cluster, random = self.cluster, self.cluster.clock.random
         if self.tokens == 0:
-            boot = cluster.edge.boot
-            if self._halting and boot and boot != self._halted_boot and cluster.edge.client(bytes([HALT_BYTE])):
-                self._halted_boot = boot
+            told = (cluster.edge.boot, cluster.edge.incarnation)
+            if self._halting and told[0] and told != self._halted and cluster.edge.client(bytes([HALT_BYTE])):
+                self._halted = told
             self._client_idles = not self._halting
             if self._halting:
                 cluster.clock.after(50 * MS, self._client)
