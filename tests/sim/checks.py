@@ -244,9 +244,15 @@ class Observer:
             return
         record = self._cluster.arbiter.ledger.record(generation)
         assert record is not None
-        for other in self._cluster.hosts:
+        hosts, blocked = self._cluster.hosts, self._cluster.network.blocked
+        disk_lost = any(other.disk.harmed for other in hosts)
+        for other in hosts:
             more = other.alive and other.gate.end > host.gate.end and self._holds(other, record.base)
-            self._demand(not more, f"{host.name} restarted beside {other.name}, which holds more in its memory")
+            # That a member counts is safe on the disk of the primary only. Where that is gone, a member that cannot be
+            # asked either is not known of.
+            unasked = other.paused or (host.name, other.name) in blocked or (other.name, host.name) in blocked
+            known = not (disk_lost and unasked)
+            self._demand(not (more and known), f"{host.name} restarted beside {other.name}, which holds more in memory")
         common = min(len(former.released), len(guest.said))
         self._demand(former.released[:common] == guest.said[:common], f"{host.name} restarted another history")
         heard = any(sent.startswith(guest.heard) for sent in former.sent)

@@ -46,7 +46,9 @@ class Cluster:
             encoded=random.random() < 0.06,
             datagrams=random.random() < 0.8,
         )
-        self._engine_delay_ns = random.choice((0, 0, 3 * MS))
+        self.rest_ns = 15 * MS * (len(names) - 1)
+        """A live engine rests up to so long after a slice; the more hear of each, the longer."""
+        self._engine_delay_ns = random.choice((0, 0, 0, 3 * MS))
         self.observer = Observer(self)
         self.faults = Faults(self)
         self.arbiter = Arbiter(self)

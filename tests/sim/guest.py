@@ -99,10 +99,11 @@ class EngineOwner(Protocol):
 
 
 class Engine:
-    def __init__(self, owner: EngineOwner, random: Random, *, slowness_ns: int, digests: bool) -> None:
+    def __init__(self, owner: EngineOwner, random: Random, *, slowness_ns: int, rest_ns: int, digests: bool) -> None:
         self._owner = owner
         self._random = random
         self._slowness_ns = slowness_ns
+        self._rest_ns = rest_ns
         self.digests = digests
         self._inputs: deque[tuple[int, bytes, bool]] = deque()
         self._log: deque[tuple[int, tuple[Entry, ...]]] = deque()
@@ -162,7 +163,7 @@ class Engine:
         self._owner.report("executed", guest.tick, tuple(entries), self._said(), now=True)
         self.report_halt()
         if not guest.halted:
-            self._schedule(500_000 + int(random.random() * 15_000_000) if not self._inputs else 300_000)
+            self._schedule(500_000 + int(random.random() * self._rest_ns) if not self._inputs else 300_000)
 
     def report_halt(self) -> None:
         if self.guest.halted and self.live and not self._halt_reported:

@@ -115,7 +115,9 @@ class Host(Process):
         self.node = Node(self.config, self.life)
         cluster.by_life[self.life] = self
         self.gate = self.node._replica.gate
-        self.engine = Engine(self, cluster.clock.random, slowness_ns=self.slowness_ns, digests=cluster.digests)
+        self.engine = Engine(
+            self, cluster.clock.random, slowness_ns=self.slowness_ns, rest_ns=cluster.rest_ns, digests=cluster.digests
+        )
         self.state_seen = State.STARTING
         self.before_state = State.STARTING
         self.seen_live = 0

@@ -34,7 +34,7 @@ GENERATIONS_MIN = 2
 ROUNDS_MAX = 14
 FELT_NS = 100 * MS
 """A fault has so long to make a difference."""
-AIMS_MAX = 4
+AIMS_MAX = 3
 """Rounds in which the plan's aim is tried, if it is missed."""
 
 
