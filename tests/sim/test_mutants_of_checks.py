@@ -165,7 +165,7 @@ MUTANTS: list[tuple[str, Callable[[Patch], None], str]] = [
     ("digest", shadow_skips_a_clock, "two nodes differ"),
     ("gives up", gives_up_what_counts, "gave up the only machine that counts"),
     ("two live", two_may_go_live_in_one_generation, "live without a grant"),
-    ("restart", restarts_without_hearing_the_members, "which holds more in its memory"),
+    ("restart", restarts_without_hearing_the_members, "which holds more in memory"),
     ("older log", restarts_from_any_log, "restarted another history"),
     ("written", writes_nothing_but_stamps, "without what must have been on its disk"),
     ("lost", leaves_no_log, "lost, with all disks whole"),
