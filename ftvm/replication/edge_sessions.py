@@ -59,7 +59,7 @@ class Stranger:
 class EdgeSessions:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._open: dict[int, None] = {}
+        self._edge: int | None = None
         self._injected: dict[str, int] = {}
         self._told: dict[str, int | None] = {}
         self._owed: dict[str, int] = {}
@@ -90,8 +90,8 @@ class EdgeSessions:
 
     def _announce(self) -> None:
         self.attached = self.stranger = None
-        for edge in self._open:
-            self._replica.emit(SendEdge(edge, self._announcement()))
+        if self._edge is not None:
+            self._replica.emit(SendEdge(self._edge, self._announcement()))
 
     def fall_silent(self) -> None:
         self.live = False
@@ -126,24 +126,21 @@ class EdgeSessions:
     # ---- the edges' part
 
     def opened(self, edge: int) -> None:
-        self._open[edge] = None
+        """There is one edge: a new session ends the one before. What the edge, or the dead one whom it replaces, has
+        said there comes too late: taken after its successor's words it would be one input in another's place."""
+        if self._edge is not None:
+            self._replica.emit(CloseEdge(self._edge, "another session of the edge began"))
+        self._edge, self.attached, self.stranger = edge, None, None
         if self.live:
-            self._replica.emit(SendEdge(edge, self._announcement()))
+            self._announce()
 
     def lost(self, edge: int) -> None:
-        """Whoever else is connected is told to attach: an edge that was replaced may have been heard after its
-        successor (the two connections are in no order), which then believes itself attached for ever."""
-        self._open.pop(edge, None)
-        if self.stranger is not None and self.stranger.edge == edge:
-            self.stranger = None
-        if self.attached == edge:
-            self.attached = None
-            if self.live:
-                self._announce()
+        if self._edge == edge:
+            self._edge = self.attached = self.stranger = None
 
     def received(self, edge: int, message: EdgeMessage) -> bool:
         """Returns whether the edge says that it has everything (`Final`). What it must not say closes its session."""
-        if edge not in self._open:
+        if edge != self._edge:
             return False
         try:
             return self._received(edge, message)

@@ -264,15 +264,17 @@ def test_a_late_activation_releases_only_what_the_members_hold() -> None:
     assert outputs(effects) == b""
 
 
-def test_the_word_of_a_dead_edge_that_comes_late_does_not_starve_its_successor() -> None:
+def test_the_word_of_a_dead_edge_that_comes_late_is_not_heard() -> None:
+    """The connections of an edge and of its successor are in no order."""
     node = solo()
-    node.edge_opened(EDGE + 1, 10)
+    assert only(node.edge_opened(EDGE + 1, 10), fx.CloseEdge).edge == EDGE
     node.edge_received(EDGE + 1, m.Attach(1, {}, {}), 11)
-    node.edge_received(EDGE, m.Attach(1, {}, {}), 12)
-    effects = node.edge_lost(EDGE, 13)
-    assert only(effects, fx.SendEdge) == fx.SendEdge(EDGE + 1, m.Live(1, (UART,)))
-    node.edge_received(EDGE + 1, m.Attach(1, {UART: 0}, {UART: 0}), 14)
+    assert node.edge_received(EDGE, m.Attach(1, {UART: 0}, {UART: 0}), 12) == []
+    assert node.edge_received(EDGE, m.Input(1, UART, 0, b"late", 0), 13) == []
+    assert node.edge_lost(EDGE, 14) == []
     assert outputs(say(node, b"heard", 20, 15)) == b"heard"
+    given = node.edge_received(EDGE + 1, m.Input(1, UART, 0, b"mine", 0), 16)
+    assert only(given, fx.InjectInput).data == b"mine"
 
 
 def test_a_restarted_edge_is_told_where_it_stands_once_the_members_say_that_they_still_are() -> None:
