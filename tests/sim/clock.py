@@ -28,13 +28,13 @@ class Clockwork:
         heapq.heappush(self._queue, (self.now_ns + delay_ns, self._count, call, arguments))
 
     def run(self, end_ns: int, events_max: int, done: Callable[[], bool] | None = None) -> bool:
-        """Until the time, or until `done` (looked at every 16 events). Returns whether it is done.
+        """Until the time, or until `done` (looked at every 32 events). Returns whether it is done.
 
         Raises OverflowError if that needs more than `events_max` events, counted from the beginning.
         """
         queue, pop = self._queue, heapq.heappop
         while queue and queue[0][0] < end_ns:
-            if done is not None and not self.events & 15 and done():
+            if done is not None and not self.events & 31 and done():
                 return True
             self.now_ns, _, call, arguments = pop(queue)
             self.events += 1

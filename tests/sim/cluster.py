@@ -43,7 +43,7 @@ class Cluster:
         self.network = Network(
             self.clock,
             random.choice((300_000, 2 * MS, 8 * MS)),
-            encoded=random.random() < 0.06,
+            encoded=random.random() < 0.05,
             datagrams=random.random() < 0.8,
         )
         self.rest_ns = 15 * MS * (len(names) - 1)

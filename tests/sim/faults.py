@@ -57,6 +57,7 @@ class Strike:
         """It made a difference: to the node that it struck, or to one in `state`."""
         state = state or self.state
         if state not in self.cells:
+            self._faults.felt += not self.cells
             self.cells.add(state)
             cell = (self.fault.kind, state.name)
             self._faults.table[cell] = self._faults.table.get(cell, 0) + 1
@@ -68,12 +69,9 @@ class Faults:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.armed: list[Fault] = []
-        self.strikes: list[Strike] = []
+        self.felt = 0
+        """How many have made a difference."""
         self.table: dict[tuple[str, str], int] = {}
-
-    @property
-    def felt(self) -> int:
-        return sum(bool(strike.cells) for strike in self.strikes)
 
     def plan(self, faults: tuple[Fault, ...], start_ns: int) -> None:
         for fault in faults:
@@ -117,7 +115,6 @@ class Faults:
             return
         cluster.trace(f"fault: {fault} hits {host.name}")
         strike = Strike(self, fault, host.node.state)
-        self.strikes.append(strike)
         KINDS[fault.kind].strike(cluster, strike, host)
 
     def stop(self) -> None:

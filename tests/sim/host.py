@@ -284,7 +284,9 @@ class Host(Process):
         if point is not None and self.node._executing:
             self.disk.append(arguments[1])
             self.cluster.observer.executed_to(self.life, self.gate.end + len(arguments[1]), point)
-            self.event(event, *arguments)
+            if self.cluster.tracing:
+                self.cluster.trace(f"{self.name} executed {arguments!r}")
+            self.carry_out(self.node.executed(*arguments, self.now()), timer=False)
             self.cluster.observer.lags(self)
             return
         self.event(event, *arguments)

@@ -15,7 +15,7 @@ from tests.sim.clock import MS
 from tests.sim.faults import CELLS, KINDS, Fault
 
 SAFETY_NS = 1500 * MS
-FAULTS_NS = 550 * MS
+FAULTS_NS = 450 * MS
 """In the first round, the last fault by chance begins by then."""
 ROUND_NS = 300 * MS
 
@@ -50,7 +50,7 @@ def make_plan(seed: int) -> Plan:
     random = Random(seed + (1 << 40))
     kind, state = CELLS[seed % len(CELLS)]
     aim = None if state is State.POWERING_OFF or state is State.BOOTING else (kind, state.name)
-    at_ns = int((60 + random.random() * 400) * MS)
+    at_ns = int((60 + random.random() * 300) * MS)
     if state is State.BOOTING or (state is State.JOINING and random.random() < 0.5):
         at_ns = 0
     faults = [*_provocation(state, at_ns, random), _aimed(random, kind, at_ns, state)]

@@ -31,6 +31,8 @@ EVENTS_MAX = 200_000
 DELIVERED_MIN = 300
 FAULTS_MIN = 2
 GENERATIONS_MIN = 2
+HEALING_MESSAGES = 60
+"""So many are to be expected while it heals."""
 ROUNDS_MAX = 14
 FELT_NS = 100 * MS
 """A fault has so long to make a difference."""
@@ -132,7 +134,8 @@ class Run:
             if len(self.rounds) == ROUNDS_MAX:
                 raise Violation(f"not enough happened: {self._story()}")
             self._wake_client(8)
-            self._round(more_faults(plan, len(self.rounds), again=self._misses_aim()), ROUND_NS, early=True)
+            more = more_faults(plan, len(self.rounds), again=self._misses_aim())
+            self._round(() if self._has_seen_all(0) else more, ROUND_NS, early=True)
         if plan.power_off:
             self._halt()
             self._round(plan.last, ROUND_NS if plan.last else 0)
@@ -158,16 +161,16 @@ class Run:
         cluster.faults.plan(faults, start_ns)
         if early:
             self._until(start_ns + min(time_ns, max((fault.at_ns for fault in faults), default=0) + FELT_NS))
-            self._until(start_ns + time_ns, self._has_seen_all)
+            self._until(start_ns + time_ns, lambda: self._has_seen_all(DELIVERED_MIN - HEALING_MESSAGES))
         else:
             self._until(start_ns + time_ns)
         self.rounds[-1] = Round(faults, cluster.clock.now_ns - start_ns)
         self._heal()
 
-    def _has_seen_all(self) -> bool:
+    def _has_seen_all(self, messages: int = DELIVERED_MIN) -> bool:
         cluster = self.cluster
         enough = (
-            cluster.network.delivered >= DELIVERED_MIN
+            cluster.network.delivered >= messages
             and cluster.arbiter.ledger.current >= GENERATIONS_MIN
             and cluster.faults.felt >= FAULTS_MIN
         )
@@ -291,7 +294,7 @@ class Run:
             if host.exit is not None and host.exit.code is not ExitCode.OK:
                 raise Violation(f"{host.name} did not leave in order: {host.exit}")
         newest = cluster.observer.histories[max(cluster.observer.histories)]
-        if not cluster.edge.halted or newest.delivered != len(newest.released):
+        if not cluster.edge.finished or newest.delivered != len(newest.released):
             raise Violation("the machine went off before all was delivered")
         return True
 

@@ -14,6 +14,7 @@ from ftvm.replication.messages import (
     ArbiterRequest,
     Claim,
     EdgeMessage,
+    Final,
     Granted,
     Ledger,
     Refused,
@@ -154,7 +155,8 @@ class Edge(Process):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster, "edge")
-        self.halted = False
+        self.finished = False
+        """It has said that it has everything."""
         self._peers: dict[int, Host] = {}
         self._begin()
 
@@ -256,6 +258,7 @@ class Edge(Process):
             match effect:
                 case SendNode():
                     self.cluster.network.send(effect.session, self, effect.message)
+                    self.finished |= type(effect.message) is Final
                 case Deliver():
                     stream = self.core._streams[DEVICE]
                     assert stream is not None
@@ -268,7 +271,7 @@ class Edge(Process):
                 case StreamReset():
                     self.cluster.count("streams reset")
                 case MachineHalted():
-                    self.halted = True
+                    pass
             self.carried_out += 1
             if self.carried_out == self._doom_at:
                 self._meet_doom()
