@@ -248,9 +248,6 @@ class Succession:
                 self._stamper.kept((self._shadow.peer, record.life), record.keep)
                 self._claim(Kind.PROMOTE)
                 return
-            # A generation that it was kept for and that was passed over unactivated never counted, and never will: back
-            # to the one that did, or the last copy could not void what came after.
-            self._replica.generation = min(self._replica.generation, self._ledger.last_activated)
         counted = self._ledger.record(self._ledger.last_activated)
         if self._executing and counted is not None and counted.life == self._replica.life:
             # This node's own activation was done and its answer lost, until a member that it had kept went on: what it
@@ -260,6 +257,9 @@ class Succession:
 
     def _freeze(self) -> None:
         self._step(Cause.REFUSED)
+        # A generation that it was kept for and that was passed over unactivated never counted, and never will: back to
+        # the one that did, or the last copy could not void what came after.
+        self._replica.generation = min(self._replica.generation, self._ledger.last_activated)
         self._shadow.detach("the next generation was lost")
         for follower in list(self._primary.followers.values()):
             self._primary.close(follower, "the next generation was lost")

@@ -552,7 +552,7 @@ end:	do
 				gen[i]++; claim(i, CLAIMING, gen[i]+1)
 			:: m==Refused && k!=OFF_TOLD && !RESTARTS(i) && st[i]!=BOOTING && !(st[i]==CLAIMING && a==prim[i] && (k & B(i))) ->
 				/* what it was kept for never counted, and never will: back to what did */
-				if :: st[i]==CLAIMING && gen[i] > last_activated -> gen[i]=last_activated :: else fi;
+				if :: gen[i] > last_activated -> gen[i]=last_activated :: else fi;
 				freeze(i)
 			fi
 		fi; m=0; g=0; l=0; a=0; k=0 }

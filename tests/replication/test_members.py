@@ -86,6 +86,18 @@ def test_a_member_kept_for_a_generation_that_never_counted_can_void_what_came_af
     assert decide(ledger, claims[0])[0] == m.Granted(4, ME)
 
 
+def test_so_can_one_whose_own_grant_was_voided_before_it_was_activated() -> None:
+    """It was kept, was granted what came after that, and a void was faster than its activation."""
+    node = in_sync()
+    node.ask_promote(10)
+    boot, kept = m.Record(1, PEER, 0, m.Kind.BOOT), m.Record(2, PEER, 1, m.Kind.RECONFIGURE, (ME,))
+    node.arbiter_answered(m.Refused(2, ME, (boot, kept), 1, False), 11)
+    assert only(node.arbiter_answered(m.Granted(3, ME), 12), fx.AskArbiter).request == m.Activate(3, ME)
+    records = (boot, kept, m.Record(3, ME, 2, m.Kind.PROMOTE), m.Record(4, OTHER, 1, m.Kind.VOID))
+    node.arbiter_answered(m.Refused(3, ME, records, 1, False), 13)
+    assert (node.state, node.generation) == (State.FROZEN, 1)
+
+
 def test_a_log_kept_for_a_generation_that_never_counted_is_worth_what_its_base_is() -> None:
     """Else a shorter log of a member that was dropped would go first, and what this one holds be lost."""
     boot, kept = m.Record(1, PEER, 0, m.Kind.BOOT), m.Record(2, PEER, 1, m.Kind.RECONFIGURE, (ME,))
