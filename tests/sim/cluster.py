@@ -11,8 +11,9 @@ from ftvm.replication.events import Absence
 from tests.sim.checks import Observer
 from tests.sim.clock import MS, Clockwork
 from tests.sim.faults import Faults
-from tests.sim.host import Host, Process
+from tests.sim.host import Host
 from tests.sim.network import Network
+from tests.sim.process import Process
 from tests.sim.surroundings import Arbiter, Edge
 
 

@@ -21,7 +21,8 @@ from ftvm.replication.messages import (
 )
 from tests.sim.clock import MS
 from tests.sim.guest import DEVICE
-from tests.sim.host import Host, Process
+from tests.sim.host import Host
+from tests.sim.process import Process
 
 if TYPE_CHECKING:
     from tests.sim.cluster import Cluster
