@@ -177,7 +177,7 @@ MUTANTS = (
     ),
     ModelMutant(
         "kept for a generation that never counted",
-        "if :: st[i]==CLAIMING && gen[i] > last_activated -> gen[i]=last_activated :: else fi;",
+        "if :: gen[i] > last_activated -> gen[i]=last_activated :: else fi;",
         "",
         THREE | {"CRASHES": 2, "CUTS": 1, "INPUTS": 0},
         "the last copy can void what was granted and never activated",

@@ -255,7 +255,7 @@ CORE = (
     Mutant(
         "kept for a generation that never counted",
         SUCCESSION,
-        "            self._replica.generation = min(self._replica.generation, self._ledger.last_activated)\n",
+        "        self._replica.generation = min(self._replica.generation, self._ledger.last_activated)\n",
         "",
         T_MEMBERS,
         "the last copy could not void what came after",
