@@ -20,6 +20,8 @@ class Process:
         self.incarnation = 0
         self.alive = False
         self.paused = False
+        self.resumed_ns = -(1 << 62)
+        """When it was last resumed."""
         self.carried_out = 0
         """Effects, over all lives."""
         self._doom_at = -1
@@ -54,6 +56,7 @@ class Process:
     def resume(self) -> None:
         self.cluster.trace(f"{self.name} resumes")
         self.paused = False
+        self.resumed_ns = self.cluster.clock.now_ns
         while self._missed and not self.paused:
             incarnation, call, arguments = self._missed.popleft()
             self.deliver(incarnation, call, *arguments)
