@@ -3,6 +3,7 @@
 Every change of state goes through `_step`, which follows `arbitration.TRANSITIONS`. `Node` adds the events.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from ftvm.errors import ExitCode
@@ -64,7 +65,7 @@ class Halt:
     how: str
 
 
-class Succession:
+class Succession(ABC):
     def __init__(self, config: ReplicationConfig, life: Life) -> None:
         self._config = config
         self._replica = Replica(config, life, OutputGate(config.devices))
@@ -370,6 +371,6 @@ class Succession:
         effects, self._replica.effects = self._replica.effects, []
         return [] if self._was_over else effects
 
+    @abstractmethod
     def _judge(self) -> None:
         """With a log of an earlier life, and news of the arbiter or of a peer: what follows. See `Waiting`."""
-        raise NotImplementedError

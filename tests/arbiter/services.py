@@ -7,7 +7,6 @@ import base64
 import functools
 import http.client
 import json
-import os
 import shutil
 import signal
 import socket
@@ -21,8 +20,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ftvm.arbiter import open_arbiter
 from ftvm.arbiter.client import Arbiter
 from ftvm.config import (
@@ -35,21 +32,13 @@ from ftvm.config import (
     SecurityConfig,
 )
 from ftvm.credentials import EDGE, WITNESS, role_of
+from tests.needs import need
 from transport.certificates import create_authority, issue
 
 MACHINE = "bank"
 LOOPBACK = "127.0.0.1"
 START_S = 20.0
 POLL_S = 0.01
-
-
-def need(tool: str, package: str) -> str:
-    """The path of a program; without it the test is skipped, or fails where nothing may be skipped."""
-    found = shutil.which(tool)
-    if found is None:
-        text = f"{tool} is missing: install Debian's {package}"
-        pytest.fail(text) if "CI" in os.environ else pytest.skip(text)
-    return found
 
 
 def free_port() -> int:

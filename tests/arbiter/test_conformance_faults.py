@@ -1,12 +1,9 @@
 """What every kind of arbiter promises while it is killed, slow, paused, cut off, full, damaged or restored."""
 
-import os
 import random
 import re
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from ftvm.errors import ArbiterError
 from ftvm.replication.messages import Activate, Activated, ArbiterRequest, Granted, Life, Refused
 from tests.arbiter.services import LOOPBACK, Etcd, Service, Witness, encoded
 from tests.arbiter.test_conformance import LIVES, A, B, C, boot, check_books, promote, race, run
+from tests.needs import fill, small_file_system
 from transport.testing import open_chaos_proxy
 
 ENOUGH = 1 << 20
@@ -168,25 +166,6 @@ def test_a_connection_cut_at_any_byte_is_no_wrong_answer(server: Service) -> Non
 
 
 # ---- out of space
-
-
-@contextmanager
-def small_file_system(folder: Path, size: str) -> Iterator[None]:
-    """A tmpfs of `size` in `folder`."""
-    if os.geteuid() != 0 and "CI" not in os.environ:
-        pytest.skip("only root may mount a small file system")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(path: Path) -> None:
-    """A file of all the room there is."""
-    with suppress(OSError), path.open("wb", buffering=0) as file:
-        while file.write(bytes(4096)):
-            pass
 
 
 @pytest.mark.parametrize("kind", [Service, Witness])

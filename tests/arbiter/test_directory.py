@@ -29,6 +29,7 @@ from ftvm.replication.messages import (
     Read,
     Refused,
 )
+from tests.needs import small_file_system
 
 LIVES = [bytes([number]) * 16 for number in range(1, 6)]
 A, B, C = LIVES[:3]
@@ -132,6 +133,7 @@ import sys, trio
 from ftvm.arbiter.client import Arbiter
 from ftvm.arbiter.directory import DirectoryStore
 from ftvm.replication.messages import Claim, Granted, Kind
+from tests.needs import small_file_system
 folder, life, last = sys.argv[1], bytes.fromhex(sys.argv[2]), int(sys.argv[3])
 async def main():
     arbiter = Arbiter(DirectoryStore(folder), "bank")
@@ -358,18 +360,12 @@ def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
         ask(opened(tmp_path, "shop"), Read())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a file system")
 @pytest.mark.parametrize(("option", "told"), [("ro", "Read-only file system; mount it writable"), ("full", "No space")])
 def test_a_read_only_or_full_folder_is_no_answer(tmp_path: Path, option: str, told: str) -> None:
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(tmp_path)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting is not allowed here")
-    try:
+    with small_file_system(tmp_path, "8k"):
         if option == "ro":
             subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
         else:
             (tmp_path / "filler").write_bytes(bytes(8192))
         with pytest.raises(ArbiterError, match=told):
             ask(opened(tmp_path, "bank"), boot(A))
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)

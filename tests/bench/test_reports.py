@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from bench.faults import Fault, NotWritten, Writer, measure
 from bench.protected_pair import STEPS, steps_of
 from bench.service import parse_redis_benchmark
 from ftvm.errors import FtvmError
+from tests.needs import lack
 
 REDIS_BENCHMARK = """\
 WARNING: Could not fetch server CONFIG
@@ -44,7 +46,8 @@ def test_a_report_has_versions_and_the_computer_and_is_written_as_it_grows(tmp_p
 
 
 def test_a_plot_goes_beside_the_json(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    if importlib.util.find_spec("matplotlib") is None:
+        lack("matplotlib is missing: make setup")
     report = Report("example", parser("example", None).parse_args(["--json", str(tmp_path / "out.json")]))
     report.add("heights", [1, 2])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from bench import failover, reprotection, throughput
 from bench.common import find_tool
 from bench.hosts import obstacle
+from tests.needs import lack
 
 SPREAD = {"median", "low", "high", "count", "spread"}
 DISTRIBUTION = {"count", "min", "p50", "p90", "p99", "max"}
@@ -59,13 +59,6 @@ def test_protection_lag_service_and_idle_are_measured(tmp_path: Path) -> None:
     assert results["idle"]["log_bytes_per_s"] >= 0
 
 
-def _missing(why: str) -> None:
-    """Skips, with what to install; on CI it fails."""
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
-
-
 def test_a_failover_is_taken_apart(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     words = "--system ftvm --kind sigkill sigstop hand-over --kills 1 --operations 50"
@@ -76,9 +69,10 @@ def test_a_failover_is_taken_apart(tmp_path: Path) -> None:
         assert (fault["lost"], fault["doubled"], fault["unknown"]) == (0, 0, 0)
         assert fault["acknowledged"] >= 100
         parts = [fault["details"][step] for step in ("detection_ms", "claim_ms", "catch_up_ms", "first_output_ms")]
-        # A leader that was asked to go answers for a while yet: its silence begins later than the request.
-        low = fault["gap_ms"] - 1
-        assert low <= sum(parts) <= (fault["gap_ms"] + 1 if fault["kind"] != "hand-over" else math.inf)
+        # The parts are told by other processes than the gap, on a machine that does other things too. A leader that was
+        # asked to go answers for a while yet: its silence begins later than the request.
+        low, high = fault["gap_ms"] - 10, fault["gap_ms"] + 10
+        assert low <= sum(parts) <= (high if fault["kind"] != "hand-over" else math.inf)
     assert set(results["summary"]["ftvm"]["sigstop"]["gap_ms"]) == DISTRIBUTION
     assert results["systems"]["ftvm"]["detector_timeout_ms"] == 200
 
@@ -88,7 +82,7 @@ def test_peers_are_measured_in_the_same_way(tmp_path: Path) -> None:
     systems = ("Redis Sentinel", "etcd 10/100 ms")
     for system in failover.SYSTEMS:
         if system.name in systems and system.obstacle():
-            _missing(system.obstacle())
+            lack(system.obstacle())
     words = "--kind sigkill --kills 1 --operations 50"
     assert failover.main(["--system", *systems, *words.split(), "--json", str(path)]) == 0
     results = _results(path)
@@ -101,7 +95,7 @@ def test_peers_are_measured_in_the_same_way(tmp_path: Path) -> None:
 
 def test_a_leader_that_is_cut_off_is_survived(tmp_path: Path) -> None:
     if obstacle():
-        _missing(obstacle())
+        lack(obstacle())
     path = tmp_path / "out.json"
     words = "--system ftvm --kind isolation --kills 1 --operations 50"
     assert failover.main([*words.split(), "--json", str(path)]) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.arbiter.services import need
+from tests.needs import need
 
 FIELDS = {"acknowledged", "lost", "duplicated", "gap_ms", "generation", "digest_match", "log_bytes", "ticks"}
 

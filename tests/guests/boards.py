@@ -1,7 +1,5 @@
 """What runs a guest under test (QEMU), what kv is compared with (redis-server), and how replies are read."""
 
-import os
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -15,6 +13,7 @@ import pytest
 from ftvm.log.entry import Clock, Input
 from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import UART, Machine, StopReason
+from tests.needs import need
 
 PACKAGES = {
     "qemu-system-riscv64": "qemu-system-misc",
@@ -29,13 +28,7 @@ QEMU = ("-m", "64", "-bios", "none", "-display", "none", "-monitor", "none")
 
 def tool(name: str) -> str:
     """The path of program `name`; skips the test without it, or fails it where everything must run (CI)."""
-    found = shutil.which(name)
-    if found is not None:
-        return found
-    message = f"{name} is not installed: apt-get install {PACKAGES[name]}"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
+    return need(name, PACKAGES[name])
 
 
 def qemu_command(image: Path, machine: str = "virt") -> list[str]:

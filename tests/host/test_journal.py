@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from ftvm.host.welcome import MachineIdentity
 from ftvm.log.entry import Entry, Horizon
 from ftvm.log.file import LogReader
 from ftvm.log.stamp import Stamp
+from tests.needs import small_file_system
 
 MACHINE = MachineIdentity(b"c" * 16, b"i" * 16)
 STATE = b"the state at the start"
@@ -189,13 +189,8 @@ def test_a_write_that_fails_ends_the_journal_and_not_the_node(tmp_path: Path) ->
 
 
 def test_a_full_disk_ends_the_journal_and_not_the_node(tmp_path: Path) -> None:
-    if os.geteuid() != 0 and "CI" not in os.environ:
-        pytest.skip("only root may mount a small file system")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(tmp_path)], check=True)
-    try:
+    with small_file_system(tmp_path, "32k"):
         assert_ends_in_order(tmp_path / "a.ftlog")
-    finally:
-        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 def test_a_folder_that_cannot_be_made_is_trouble_and_no_more(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """What the user or the other side got wrong: one line on standard error, its exit code, and the machine goes on."""
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from ftvm.demo.stage import Stage, prepare
 from ftvm.errors import ExitCode
 from ftvm.log.entry import LOG_VERSION
 from tests.host.pair import LOOPBACK, RAM_MIB, WAIT_S, image, run_command, the_one_line
+from tests.needs import fill, small_file_system
 from transport.certificates import create_authority, issue
 
 EXPIRES_AT_ONCE = 1e-9
@@ -88,23 +88,13 @@ def test_a_primary_that_cannot_start_says_why_in_one_line(
 
 
 @contextmanager
-def small_file_system(path: Path, options: str) -> Iterator[None]:
-    if os.geteuid() != 0 and "CI" not in os.environ:
-        pytest.skip("only root may mount a file system that is full or read-only")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)], check=True)
-    try:
+def unwritable(path: Path, options: str) -> Iterator[None]:
+    """A file system that is full, or mounted with other options."""
+    with small_file_system(path, "64k"):
         (path / "filler").write_bytes(b"") if options == "ro" else fill(path / "filler")
         if options:
             subprocess.run(["mount", "-o", f"remount,{options}", str(path)], check=True)
         yield
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file, suppress(OSError):
-        while file.write(bytes(4096)):
-            pass
 
 
 @pytest.mark.parametrize(("options", "words"), [("", "No space"), ("ro", "Read-only")])
@@ -112,7 +102,7 @@ def test_an_arbiter_folder_that_cannot_be_written_is_told_before_anything_runs(
     tmp_path: Path, options: str, words: str
 ) -> None:
     prepare(tmp_path, image(), ram_mib=RAM_MIB)
-    with small_file_system(tmp_path / "arbiter", options):
+    with unwritable(tmp_path / "arbiter", options):
         returned, said = run_command(tmp_path, "primary", "machine.toml", "--node", "alpha")
     assert returned == ExitCode.UNAVAILABLE, said
     assert words in the_one_line(said)
