@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from ftvm.log.entry import Clock, Control, Digest, Entry, Horizon, Input
+from ftvm.log.entry import Clock, Control, Digest, Entropy, Entry, Horizon, Input, RealTime, Resize
 from ftvm.log.file import LogReader
 
 app = App(name="log", help="Look into an execution log.", help_format="plaintext")
@@ -56,6 +56,12 @@ def _fields(entry: Entry) -> dict[str, Any]:
             return {"digest": entry.digest.hex()}
         case Control():
             return {"action": entry.action.name}
+        case Entropy():
+            return {"bytes": len(entry.data)}
+        case Resize():
+            return {"columns": entry.columns, "rows": entry.rows}
+        case RealTime():
+            return {"unix_ns": entry.unix_ns}
 
 
 def _line(fields: dict[str, Any]) -> str:

@@ -14,15 +14,19 @@ import msgpack
 from ftvm.errors import LogError
 from ftvm.log.entry import (
     DIGEST_SIZE,
+    ENTROPY_SIZE_MAX,
     INPUT_SIZE_MAX,
     TICK_MAX,
     Action,
     Clock,
     Control,
     Digest,
+    Entropy,
     Entry,
     Horizon,
     Input,
+    RealTime,
+    Resize,
     Tag,
 )
 from ftvm.log.stamp import LIFE_SIZE, MEMBERS_MAX, NAME_SIZE_MAX, Stamp
@@ -43,8 +47,11 @@ CLOCK_RATE_MAX = 1 << 32
 
 CLOCK_CAP_MAX = 1 << 32
 
+CELLS_MAX = 0xFFFF
+"""Columns or rows of a terminal."""
+
 _ENTRY_OVERHEAD_MAX = 64
-"""No entry needs more bytes than this beside an Input's data."""
+"""No entry needs more bytes than this beside the data of an Input or Entropy."""
 
 Fields = list[Any]
 
@@ -86,7 +93,7 @@ def split_entries(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     start = 0
     size = 0
     for index, entry in enumerate(entries):
-        entry_size = _ENTRY_OVERHEAD_MAX + (len(entry.data) if isinstance(entry, Input) else 0)
+        entry_size = _ENTRY_OVERHEAD_MAX + (len(entry.data) if isinstance(entry, Input | Entropy) else 0)
         if index - start == ENTRIES_MAX or size + entry_size > ENCODED_SIZE_MAX:
             yield entries[start:index]
             start, size = index, 0
@@ -152,6 +159,12 @@ def _encode(entries: Sequence[Entry]) -> bytes:
                 rows.append([Tag.DIGEST, delta, entry.digest])
             case Control():
                 rows.append([Tag.CONTROL, delta, entry.action])
+            case Entropy():
+                rows.append([Tag.ENTROPY, delta, entry.data])
+            case Resize():
+                rows.append([Tag.RESIZE, delta, entry.columns, entry.rows])
+            case RealTime():
+                rows.append([Tag.REAL_TIME, delta, entry.unix_ns])
     return bytes(msgpack.packb(rows))
 
 
@@ -225,11 +238,29 @@ def _control_of(tick: int, fields: Fields, _mtime: int) -> Entry | None:
     return Control(tick, Action(number)) if type(number) is int and number in list(Action) else None
 
 
+def _entropy_of(tick: int, fields: Fields, _mtime: int) -> Entry | None:
+    data = fields[0]
+    return Entropy(tick, data) if type(data) is bytes and 0 < len(data) <= ENTROPY_SIZE_MAX else None
+
+
+def _resize_of(tick: int, fields: Fields, _mtime: int) -> Entry | None:
+    columns, rows = fields
+    fits = _is_int(columns, 0, CELLS_MAX) and _is_int(rows, 0, CELLS_MAX)
+    return Resize(tick, columns, rows) if fits else None
+
+
+def _real_time_of(tick: int, fields: Fields, _mtime: int) -> Entry | None:
+    return RealTime(tick, fields[0]) if _is_int(fields[0], 0, TICK_MAX) else None
+
+
 _ENTRY_READERS: dict[int, tuple[int, Callable[[int, Fields, int], Entry | None]]] = {
     Tag.INPUT: (4, _input_of),
     Tag.CLOCK: (3, _clock_of),
     Tag.HORIZON: (0, _horizon_of),
     Tag.DIGEST: (1, _digest_of),
     Tag.CONTROL: (1, _control_of),
+    Tag.ENTROPY: (1, _entropy_of),
+    Tag.RESIZE: (2, _resize_of),
+    Tag.REAL_TIME: (1, _real_time_of),
 }
 """Tag -> how many fields follow the tick, and who reads them."""

@@ -8,7 +8,7 @@ tick apply in log order. (DESIGN sections 4 and 5; Dunlap et al., ReVirt, OSDI 2
 from dataclasses import dataclass
 from enum import IntEnum
 
-LOG_VERSION = 2
+LOG_VERSION = 3
 """Goes up when the meaning of an entry, the guest-visible board, the instruction semantics, the layout of a log file or
 what the nodes say to each other changes.
 
@@ -17,6 +17,9 @@ Two sides of different versions refuse each other at the handshake and name both
 
 INPUT_SIZE_MAX = 4096
 """Bytes of one `Input`: bounded so that a hostile log or peer cannot ask for more."""
+
+ENTROPY_SIZE_MAX = 4096
+"""Bytes of one `Entropy`."""
 
 DIGEST_SIZE = 16
 TICK_MAX = (1 << 62) - 1
@@ -30,6 +33,9 @@ class Tag(IntEnum):
     HORIZON = 3
     DIGEST = 4
     CONTROL = 5
+    ENTROPY = 6
+    RESIZE = 7
+    REAL_TIME = 8
 
 
 class Action(IntEnum):
@@ -95,4 +101,29 @@ class Control:
     action: Action
 
 
-Entry = Input | Clock | Horizon | Digest | Control
+@dataclass(frozen=True, slots=True)
+class Entropy:
+    """Random bytes that the guest's entropy device asked for."""
+
+    tick: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """The terminal on the virtio console has this size, in characters."""
+
+    tick: int
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RealTime:
+    """The real-time clock is set: it is `unix_ns` nanoseconds after 1970. From there it goes with mtime."""
+
+    tick: int
+    unix_ns: int
+
+
+Entry = Input | Clock | Horizon | Digest | Control | Entropy | Resize | RealTime

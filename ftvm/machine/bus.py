@@ -8,8 +8,9 @@ from ftvm.machine.devices.clint import clint_lines, clint_read, clint_reset, cli
 from ftvm.machine.devices.finisher import RESET_ASKED, finisher_write
 from ftvm.machine.devices.plic import plic_lines, plic_read, plic_reset, plic_set_level, plic_write
 from ftvm.machine.devices.uart import uart_line, uart_read, uart_refill, uart_reset, uart_write
+from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
-from ftvm.machine.hart.jit import Words, compiled
+from ftvm.machine.hart.jit import Words, as_words, compiled
 
 __all__ = ["RESET_ASKED", "bus_read", "bus_write", "devices_reset", "interrupt_lines", "uart_changed"]
 
@@ -26,7 +27,7 @@ def uart_changed(state: Words) -> None:
 
 
 @compiled
-def bus_read(state: Words, address: int, size: int) -> tuple[int, int]:
+def bus_read(ctl: Words, state: Words, address: int, size: int) -> tuple[int, int]:
     """(1, value), the value's bits above `size` unspecified; (0, 0) when nothing answers: an access fault."""
     ok, value = 0, 0
     if b.UART_BASE <= address < _UART_END:
@@ -42,11 +43,11 @@ def bus_read(state: Words, address: int, size: int) -> tuple[int, int]:
 
 
 @compiled
-def bus_write(state: Words, outputs: Words, address: int, size: int, value: int) -> int:
+def bus_write(ctl: Words, state: Words, address: int, size: int, value: int) -> int:
     """1, 0 for an access fault, or RESET_ASKED: the board is to be reset once the instruction is over."""
     ok = 0
     if b.UART_BASE <= address < _UART_END:
-        uart_write(state, outputs, address - b.UART_BASE, value)
+        uart_write(state, as_words(ctl[c.OUTPUTS_POINTER]), address - b.UART_BASE, value)
         uart_changed(state)
         ok = 1
     elif b.CLINT_BASE <= address < _CLINT_END:

@@ -1,6 +1,5 @@
 """The ns16550a, through the bus as the hart sees it."""
 
-import numpy as np
 import pytest
 
 from ftvm.errors import LogError
@@ -10,6 +9,7 @@ from ftvm.machine.bus import bus_read, bus_write, devices_reset, interrupt_lines
 from ftvm.machine.devices import uart
 from ftvm.machine.hart import state as s
 from ftvm.machine.machine import UART, Output, StopReason
+from ftvm.machine.memory import Memory
 from tests.machine.assembler import Assembler
 from tests.machine.guest import A0, A1, T1, boot, load_address, register, store
 
@@ -20,22 +20,22 @@ class Board:
     """Devices alone: registers read and written over the bus."""
 
     def __init__(self) -> None:
-        self.state = np.zeros(s.STATE_SIZE, np.int64)
-        self.outputs = np.zeros(uart.OUT_WORDS, np.int64)
+        self.memory = Memory(1 << 20)
+        self.state, self.outputs = self.memory.state, self.memory.outputs
         devices_reset(self.state)
 
     def read(self, register: int) -> int:
-        ok, value = bus_read(self.state, UART_BASE + register, 1)
+        ok, value = bus_read(self.memory.control, self.state, UART_BASE + register, 1)
         assert ok
         return int(value)
 
     def write(self, register: int, value: int) -> None:
-        assert bus_write(self.state, self.outputs, UART_BASE + register, 1, value) == 1
+        assert bus_write(self.memory.control, self.state, UART_BASE + register, 1, value) == 1
 
     def plic(self, offset: int, value: int | None = None) -> int:
         if value is None:
-            return int(bus_read(self.state, PLIC_BASE + offset, 4)[1])
-        return int(bus_write(self.state, self.outputs, PLIC_BASE + offset, 4, value))
+            return int(bus_read(self.memory.control, self.state, PLIC_BASE + offset, 4)[1])
+        return int(bus_write(self.memory.control, self.state, PLIC_BASE + offset, 4, value))
 
     def receive(self, *units: int) -> None:
         for unit in units:
@@ -189,7 +189,7 @@ def test_plic_registers_that_do_not_exist_stay_zero(board: Board) -> None:
     board.plic(4, 0xFF)
     board.plic(0x20_0004, 95 + 5)
     assert (board.plic(0), board.plic(0x2000), board.plic(4)) == (0, 0xFFFF_FFFE, 7)
-    assert bus_read(board.state, PLIC_BASE, 8) == (0, 0)
+    assert bus_read(board.memory.control, board.state, PLIC_BASE, 8) == (0, 0)
     assert bus_write(board.state, board.outputs, PLIC_BASE, 1, 0) == 0
 
 

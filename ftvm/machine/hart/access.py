@@ -127,7 +127,7 @@ def load(ctl: Words, state: Words, op: int, rd: int, address: int) -> int:
     else:
         ok, value = 0, 0
         if address & (size - 1) == 0:
-            ok, value = bus_read(state, address, size)
+            ok, value = bus_read(ctl, state, address, size)
         ctl[c.COUNT_MMIO] += 1
         if ok == 0:
             return _fault(ctl, s.CAUSE_LOAD_ACCESS, address)
@@ -148,7 +148,7 @@ def store(ctl: Words, state: Words, op: int, address: int, value: int) -> int:
         return _fault(ctl, s.CAUSE_STORE_ACCESS, address - 1 - offset)
     ok = 0
     if offset == -1 and address & (size - 1) == 0:
-        ok = bus_write(state, as_words(ctl[c.OUTPUTS_POINTER]), address, size, value)
+        ok = bus_write(ctl, state, address, size, value)
     ctl[c.COUNT_MMIO] += 1
     if ok == 0:
         return _fault(ctl, s.CAUSE_STORE_ACCESS, address)

@@ -38,18 +38,26 @@ EXACT_CORE_POINTER = 21
 RAM_BYTES = 24
 SLOTS_USED = 25
 SLOTS_FREE = 26
+WANTS = 27
+"""Set by a device that needs the host: `run` ends once with STOP_WANTS, and clears it."""
+FLUSH_WANTED = 28
+"""Set by a disk that was asked to flush; the host clears it."""
+STREAM_OUT_POINTER = 32
+"""STREAMS words each: where the bytes that a stream sent are, how many, and the tick of the last ones."""
+STREAM_OUT_COUNT = 34
+STREAM_OUT_TICK = 36
 
-COUNT_TRAPS = 32
-COUNT_INTERRUPTS = 33
-COUNT_EXITS = 34
+COUNT_TRAPS = 40
+COUNT_INTERRUPTS = 41
+COUNT_EXITS = 42
 """Times that the core was left, for whatever reason."""
-COUNT_DECODED = 35
-COUNT_CODE_STORES = 36
-COUNT_MMIO = 37
+COUNT_DECODED = 43
+COUNT_CODE_STORES = 44
+COUNT_MMIO = 45
 
-COMMAND = 48
+COMMAND = 56
 """What the entry is called for: a `DO_*`."""
-ARGUMENTS = 49
+ARGUMENTS = 57
 
 CONTROL_SIZE = 64
 
@@ -60,6 +68,14 @@ DO_SET_CLOCK = 2
 DO_READ_CLOCK = 3
 DO_RECEIVE = 4
 """After units were put into the UART's backlog."""
+DO_RECEIVE_STREAM = 5
+"""Argument: a `state.STREAM_*`, into whose ring bytes were put."""
+DO_ENTROPY = 6
+"""Argument: how many bytes of entropy stand at ENTROPY_AT."""
+DO_RESIZE = 7
+"""Arguments: columns, rows of the virtio console."""
+DO_SET_REAL_TIME = 8
+"""Argument: nanoseconds since 1970, now."""
 
 SLOT_WORDS = 2049
 """A page's decoded code: one word per halfword, and PAGE_END."""
@@ -71,10 +87,30 @@ FETCH_TLB_ENTRIES = 64
 DATA_TLB_ENTRIES = 256
 """Four words each: page that may be read, page that may be written, memory offset minus address, unused."""
 
+DEVICE_AT = 4096
+"""Memory from RAM_BYTES + this on belongs to devices; the guest cannot address it. Rings lie one after the other."""
+RING_SIZES = (1 << 18, 1 << 14)
+"""Bytes of input that a stream holds for the guest, in the order of `state.STREAM_*`; powers of two."""
+ENTROPY_AT = DEVICE_AT + sum(RING_SIZES)
+ENTROPY_SIZE = 4096
+DISKS_AT = ENTROPY_AT + ENTROPY_SIZE
+"""Disks follow, each from a page's begin on."""
+STREAM_OUT_STOP = 1 << 18
+"""Bytes of a stream that nobody has taken: then the guest stops at once."""
+STREAM_OUT_SIZES = (1 << 25, 1 << 21)
+"""What one instruction can send comes on top of STREAM_OUT_STOP: a queue of the largest frames, or of buffers."""
+
 DIRTY_DIGEST = 1
 DIRTY_SNAPSHOT = 2
 DIRTY_ALL = DIRTY_DIGEST | DIRTY_SNAPSHOT
 """Page flags: written since that consumer last looked. Stores are fast only to pages where all are set."""
+DIRTY_FILE = 4
+"""Page flag, of disks: written since the overlay's file was brought up to date."""
+PAGE_WRITTEN = 8
+"""Page flag, of disks: it is not the image's page any more."""
+PAGE_WALKED = 64
+"""Page flag: a page-table walk read it since it was last written. The first store to it takes the slow path and
+flushes the TLBs."""
 PAGE_WATCHED = 128
 """Page flag: HTIF's tohost is in it, so every store to it takes the slow path."""
 
@@ -92,3 +128,4 @@ STOP_OUTPUT = 2
 STOP_HALTED = 3
 STOP_ATTENTION = 4
 STOP_RESET = 5
+STOP_WANTS = 6

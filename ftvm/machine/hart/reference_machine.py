@@ -97,7 +97,9 @@ class MachineBus:
         place = self._span(address, size)
         if place is not None:
             return int.from_bytes(self._bytes[place : place + size], "little")
-        answers, value = (0, 0) if address % size else bus_read(self._state, signed(address), size)
+        answers, value = 0, 0
+        if address % size == 0:
+            answers, value = bus_read(self._memory.control, self._state, signed(address), size)
         if not answers:
             raise BusError(address)
         return int(value) & (1 << 8 * size) - 1
@@ -110,7 +112,7 @@ class MachineBus:
             return
         answer = 0
         if address % size == 0 and not self.is_memory(address, writable=False):
-            answer = bus_write(self._state, self._memory.outputs, signed(address), size, signed(value))
+            answer = bus_write(self._memory.control, self._state, signed(address), size, signed(value))
         if not answer:
             raise BusError(address)
         self.reset_asked = answer == RESET_ASKED

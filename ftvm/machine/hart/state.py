@@ -56,10 +56,37 @@ TOHOST = 62
 """Physical address of HTIF's tohost, 0 where the image has none."""
 FROMHOST = 63
 
-CLOCK_AT = 64
-CLINT_AT = 72
-PLIC_AT = 80
-UART_AT = 256
+F = 64
+"""f0 to f31, NaN-boxed where they hold single precision."""
+FCSR = 96
+"""frm in bits 7 to 5, fflags in bits 4 to 0; nothing else."""
+SATP = 97
+MENVCFG = 98
+SENVCFG = 99
+STIMECMP = 100
+PMPCFG = 101
+"""Two words: pmpcfg0 and pmpcfg2."""
+PMPADDR = 103
+"""Sixteen words."""
+PMP_ENTRIES = 16
+FIRMWARE = 119
+"""1: ECALL from S mode is answered by the built-in SBI; nothing runs in M mode."""
+
+CLOCK_AT = 128
+CLINT_AT = 136
+PLIC_AT = 144
+RTC_AT = 264
+STREAM_AT = 272
+"""Byte streams other than the UART's: STREAM_WORDS for each, in the order of `STREAM_*`."""
+STREAM_NET, STREAM_CONSOLE = 0, 1
+STREAMS = 2
+STREAM_WORDS = 4
+STREAM_INPUT, STREAM_TAKEN, STREAM_OUTPUT = range(3)
+"""Offsets in a stream: of the next byte that comes in, of the next that the device takes, of the next it sends."""
+VIRTIO_AT = 288
+VIRTIO_SLOTS = 8
+VIRTIO_SLOT_WORDS = 64
+UART_AT = VIRTIO_AT + VIRTIO_SLOTS * VIRTIO_SLOT_WORDS
 UART_SIZE = 64 + 8192
 STATE_SIZE = UART_AT + UART_SIZE
 
