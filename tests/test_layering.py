@@ -49,7 +49,7 @@ LIBRARIES = {
     "numba": ["ftvm.machine"],
     "llvmlite": ["ftvm.machine.hart", "ftvm.machine.translator"],
     "numpy": ["ftvm.machine"],
-    "xxhash": ["ftvm.machine"],
+    "xxhash": ["ftvm.machine", "ftvm.host.disk", "ftvm.host.overlay"],
     "elftools": ["ftvm.machine.image", "ftvm.guests"],
     "msgpack": ["ftvm.log.codec", "ftvm.replication.codec", "ftvm.machine.snapshot", "transport.handshake"],
     "cryptography": ["transport"],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ftvm.config.cluster import ArbiterConfig, Config, EdgeConfig, NodeConfig, ReplicationConfig, SecurityConfig
-from ftvm.config.machine import MachineConfig
+from ftvm.config.machine import GuestConfig, MachineConfig
 from ftvm.config.readers import Reader
 from ftvm.errors import ConfigError
 
@@ -44,6 +44,25 @@ def load(
     leftover = [key for key, value in tables.flags.items() if value is not None]
     assert not leftover, f"flags for keys that do not exist: {leftover}"
     return config
+
+
+def guest_of(flags: Mapping[str, object]) -> GuestConfig:
+    """What the flags of `ftvm run` say, by key; None for a flag that was not given. Raises `ConfigError`."""
+    values: dict[str, object] = {}
+    for one in fields(GuestConfig):
+        value = flags.get(one.name)
+        if value is None:
+            continue
+        if "array" in one.metadata:
+            values[one.name] = value
+            continue
+        reader = one.metadata["reader"]
+        try:
+            values[one.name] = reader.read(value, Path.cwd())
+        except ValueError:
+            name = GuestConfig.spelling(one.name)
+            raise ConfigError(f"{name}: expected {reader.expected}, got {value!r:.80}; correct it") from None
+    return GuestConfig(**values)  # type: ignore[arg-type]
 
 
 def _with_socket(table: object, default: str) -> object:
