@@ -19,6 +19,7 @@ from ftvm.machine.hart.generated import fields
 from ftvm.machine.hart.jit import Words, as_bytes, as_codes, as_words, call_core, compiled, load16u, signed
 from ftvm.machine.hart.pages import map_code, memory_offset
 from ftvm.machine.hart.traps import interrupt_cause, mret, sfence_vma, sret, trap, wfi
+from ftvm.machine.sbi import sbi_call
 
 KIND_LOAD, KIND_STORE, KIND_AMO = int(o.Kind.LOAD), int(o.Kind.STORE), int(o.Kind.AMO)
 KIND_CSR, KIND_SYSTEM, KIND_JUMP = int(o.Kind.CSR), int(o.Kind.SYSTEM), int(o.Kind.JUMP)
@@ -157,6 +158,9 @@ def _slow(ctl: Words, state: Words, word: int) -> int:
             _trap(ctl, state, ctl[c.FAULT_CAUSE], ctl[c.FAULT_VALUE])
             return outcome
         state[s.PC] += 2 * o.LENGTH[op]
+    elif op == o.ECALL and state[s.FIRMWARE] and state[s.PRIV] == s.SUPERVISOR:
+        outcome = sbi_call(ctl, state)
+        state[s.PC] += 4
     elif op == o.ECALL:
         _trap(ctl, state, s.CAUSE_ECALL_U + state[s.PRIV], 0)
         return TRAPPED
