@@ -168,8 +168,7 @@ def _rows() -> list[Operation]:
     ]
     rows += [Operation(name, Kind.FLOAD, load, size=size) for name, (load, size) in _FLOADS.items()]
     rows += [
-        Operation(name, Kind.FSTORE, f"{store}(mem, p, {RS2})", size=size)
-        for name, (store, size) in _FSTORES.items()
+        Operation(name, Kind.FSTORE, f"{store}(mem, p, {RS2})", size=size) for name, (store, size) in _FSTORES.items()
     ]
     for name, condition in BRANCHES.items():
         rows += [
