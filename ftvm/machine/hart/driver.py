@@ -21,6 +21,7 @@ from ftvm.machine.hart.jit import Words, as_bytes, as_codes, as_words, call_core
 from ftvm.machine.hart.mmu import ALONE, map_code, set_context, translate_fetch
 from ftvm.machine.hart.pages import flush_tlbs, flush_translations
 from ftvm.machine.hart.traps import interrupt_cause, mret, sfence_vma, sret, trap, wfi
+from ftvm.machine.sbi import sbi_call
 
 KIND_LOAD, KIND_STORE, KIND_AMO = int(o.Kind.LOAD), int(o.Kind.STORE), int(o.Kind.AMO)
 KIND_FLOAD, KIND_FSTORE, KIND_FP = int(o.Kind.FLOAD), int(o.Kind.FSTORE), int(o.Kind.FP)
@@ -246,6 +247,9 @@ def _slow(ctl: Words, state: Words, word: int) -> int:
             _trap(ctl, state, ctl[c.FAULT_CAUSE], ctl[c.FAULT_VALUE])
             return outcome
         state[s.PC] += 2 * o.LENGTH[op]
+    elif op == o.ECALL and state[s.FIRMWARE] and state[s.PRIV] == s.SUPERVISOR:
+        outcome = sbi_call(ctl, state)
+        state[s.PC] += 4
     elif op == o.ECALL:
         _trap(ctl, state, s.CAUSE_ECALL_U + state[s.PRIV], 0)
         return TRAPPED
