@@ -130,7 +130,7 @@ def csr_read(state: Words, csr: int) -> tuple[int, int]:
         value = interrupt_lines(state)
     elif csr == MENVCFG:
         value = state[s.MENVCFG]
-    elif csr == PMPCFG0 or csr == PMPCFG2:
+    elif csr in (PMPCFG0, PMPCFG2):
         value = state[s.PMPCFG + (csr >> 1 & 1)]
     elif PMPADDR0 <= csr < PMPADDR0 + s.PMP_ENTRIES:
         value = state[s.PMPADDR + csr - PMPADDR0]
@@ -219,7 +219,7 @@ def csr_write(state: Words, csr: int, value: int) -> None:
         _write_menvcfg(state, value)
     elif FFLAGS <= csr <= FCSR:
         _write_float(state, csr, value)
-    elif csr == PMPCFG0 or csr == PMPCFG2:
+    elif csr in (PMPCFG0, PMPCFG2):
         write_pmpcfg(state, csr >> 1 & 1, value)
     elif PMPADDR0 <= csr < PMPADDR0 + s.PMP_ENTRIES:
         write_pmpaddr(state, csr - PMPADDR0, value)

@@ -1,8 +1,8 @@
 """Address translation: Sv39 with hardware A and D bits (RISC-V privileged architecture 1.13, chapter "Supervisor-Level
 ISA", section "Sv39"), physical memory protection around it, and what of it the TLBs keep.
 
-A TLB has one context for each way in which an address may be seen, so that neither traps nor mstatus.SUM flush anything.
-A load that only MXR permits is never kept.
+A TLB has one context for each way in which an address may be seen, so that neither traps nor mstatus.SUM flush
+anything. A load that only MXR permits is never kept.
 """
 
 from ftvm.machine.hart import control as c
