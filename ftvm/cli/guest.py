@@ -117,11 +117,11 @@ class DiskFlag:
     def parse(cls, text: str) -> "DiskFlag":
         """`FILE[,ro][,snapshot]`."""
         words: set[str] = set()
-        path, _, last = text.rpartition(",")
-        while path and last in DISK_WORDS:
+        path, comma, last = text.rpartition(",")
+        while comma and last in DISK_WORDS:
             words.add(last)
             text = path
-            path, _, last = text.rpartition(",")
+            path, comma, last = text.rpartition(",")
         if not text or "\0" in text:
             raise UsageError(f"--disk {text!r:.60}: expected FILE[,ro][,snapshot]")
         return cls(DiskFile(image=Path.cwd() / Path(text).expanduser(), read_only="ro" in words), "snapshot" in words)

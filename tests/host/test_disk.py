@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from ftvm.errors import ConfigError
-from ftvm.host.disk import DiskError, open_disks
-from ftvm.host.disk_keeping import Overlays
 from ftvm.config import DiskFile
+from ftvm.host.disk import DiskError, open_disks
 from ftvm.machine.board import BoardConfig
 from ftvm.machine.hart import control as c
 from ftvm.machine.machine import Machine
