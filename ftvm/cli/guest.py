@@ -9,9 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ftvm.cli.disk_flag import DiskFlag
 from ftvm.cli.progress import prepared_kernel, told
-from ftvm.config import DiskFile, GuestConfig, guest_of
-from ftvm.errors import ExitCode, UsageError
+from ftvm.config import GuestConfig, guest_of
+from ftvm.errors import ExitCode
 from ftvm.host.disk_keeping import open_overlays
 from ftvm.host.guest import open_guest
 from ftvm.host.network import open_network
@@ -19,11 +20,9 @@ from ftvm.host.solo import Ending, SoloResult, World
 from ftvm.machine.machine import Machine
 from ftvm.networks import NetworkSpec, parse_network
 
-OVERLAY_SUFFIX = ".overlay"
 OVERLAY_OWNER = "ftvm-run"
 """The machine that stands in the stamp of an overlay beside its image."""
 
-DISK_WORDS = ("ro", "snapshot")
 
 
 def _environment(key: str) -> str:
@@ -32,9 +31,6 @@ def _environment(key: str) -> str:
 
 TicksMax = Annotated[int | None, Parameter(name="--max-ticks", validator=Number(gte=0, lt=1 << 62))]
 """`--max-ticks N`."""
-
-Escape = Annotated[str, Parameter(name="--escape", env_var="FTVM_ESCAPE")]
-"""`--escape ^X`."""
 
 
 @Parameter(name="*")
@@ -100,37 +96,11 @@ class GuestFlags:
             }
         )
 
-    def disks(self) -> list["DiskFlag"]:
+    def disks(self) -> list[DiskFlag]:
         return [DiskFlag.parse(text) for text in self.disk or ()]
 
     def network(self) -> NetworkSpec | None:
         return parse_network(self.net, self.publish or ())
-
-
-@dataclass(frozen=True, slots=True)
-class DiskFlag:
-    file: DiskFile
-    is_snapshot: bool
-    """What the guest writes is thrown away."""
-
-    @classmethod
-    def parse(cls, text: str) -> "DiskFlag":
-        """`FILE[,ro][,snapshot]`."""
-        words: set[str] = set()
-        path, comma, last = text.rpartition(",")
-        while comma and last in DISK_WORDS:
-            words.add(last)
-            text = path
-            path, comma, last = text.rpartition(",")
-        if not text or "\0" in text:
-            raise UsageError(f"--disk {text!r:.60}: expected FILE[,ro][,snapshot]")
-        return cls(DiskFile(image=Path.cwd() / Path(text).expanduser(), read_only="ro" in words), "snapshot" in words)
-
-    @property
-    def overlay(self) -> Path | None:
-        if self.file.read_only or self.is_snapshot:
-            return None
-        return self.file.image.with_name(self.file.image.name + OVERLAY_SUFFIX)
 
 
 @contextmanager

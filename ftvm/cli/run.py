@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ftvm.cli.guest import Escape, GuestFlags, TicksMax, exit_code_of, powered_on
+from ftvm.cli.escape import Escape
+from ftvm.cli.guest import GuestFlags, TicksMax, exit_code_of, powered_on
 from ftvm.host.solo import run_solo
 from ftvm.host.terminal import ESCAPE, Terminal
 

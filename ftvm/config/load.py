@@ -75,8 +75,8 @@ def _build(tables: "_Tables", document: dict[str, Any]) -> Config:
         raise ConfigError(f"{tables.file}: [nodes]: expected one table [nodes.NAME] per host; see `ftvm check --help`")
     nodes: dict[str, NodeConfig] = {}
     for name, table in nodes_table.items():
-        default_socket = f"run/{name}.sock"
-        nodes[name] = tables.section(NodeConfig, f"nodes.{name}", {"control": default_socket, **table})
+        defaults = {"control": f"run/{name}.sock", "disks": f"run/{name}-disks"}
+        nodes[name] = tables.section(NodeConfig, f"nodes.{name}", {**defaults, **table})
         socket = nodes[name].control
         assert socket is not None
         if len(bytes(socket)) > SOCKET_PATH_SIZE_MAX:

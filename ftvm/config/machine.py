@@ -112,6 +112,12 @@ class GuestConfig:
         return not self.is_bare if self.entropy is None else self.entropy
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """The devices that take input from outside and send there, as `ftvm.machine.machine.Machine.streams` has them."""
+        present = {"uart0": True, "net0": self.net, "console0": self.console == "virtio"}
+        return tuple(device for device, is_there in present.items() if is_there)
+
+    @property
     def console_device(self) -> Literal["uart0", "console0"]:
         """The stream that clients and `ftvm console` talk to."""
         return "console0" if self.console == "virtio" else "uart0"

@@ -10,13 +10,17 @@ stays with the machine, whose memory it is in anyhow.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ftvm.host.disk import DiskError, DiskImage
-from ftvm.host.overlay import Overlay, OverlayStamp, Write, open_overlay
+from ftvm.host.overlay import Overlay, Write, open_overlay
 from ftvm.machine.machine import Machine
+
+KEEP_INTERVAL_NS = 5_000_000_000
+"""A guest that asks for no flush has its overlays brought up to date as often as this."""
 
 Taken = list[list[Write]]
 """What was written, for each disk of the board."""
@@ -58,9 +62,14 @@ class Overlays:
         """All that the guest has written lasts when this returns."""
         self.put(self.take(machine), generation=0, tick=machine.tick, is_clean=machine.halt is not None)
 
-    def stamps(self) -> list[OverlayStamp | None]:
-        """Of each overlay; None: of one that was never written."""
-        return [None if overlay.is_new else overlay.stamp for overlay in self._overlays if overlay is not None]
+    @property
+    def written(self) -> list[Overlay]:
+        return [overlay for overlay in self._overlays if overlay is not None]
+
+    @property
+    def blocks(self) -> list[int]:
+        """How many blocks each holds."""
+        return [overlay.blocks for overlay in self.written]
 
     def close(self) -> None:
         for overlay in self._overlays:
@@ -81,12 +90,13 @@ def open_overlays(paths: Sequence[Path | None], images: Sequence[DiskImage], mac
 
 
 class OverlayWriter:
-    """Writes overlays in a thread of its own. `take` and `put` are for who owns the machine; `done` is called from the
-    thread when it has nothing left to do. Trouble is kept, and ends the writing: the machine goes on."""
+    """Writes overlays in a thread of its own. `put` is for who owns the machine. Trouble is kept, and ends the writing:
+    the machine goes on."""
 
-    def __init__(self, overlays: Overlays, done: Callable[[], None]) -> None:
+    def __init__(self, overlays: Overlays) -> None:
         self._overlays = overlays
-        self._done = done
+        self.done: Callable[[], None] = lambda: None
+        """Called from the thread when it has nothing left to do."""
         self._machine: Machine | None = None
         self._given: tuple[Taken, bool, int, int, bool] | None = None
         self._condition = threading.Condition()
@@ -98,11 +108,11 @@ class OverlayWriter:
         self.written_tick = 0
         """The overlays are as the machine was at this tick."""
         self._thread = threading.Thread(target=self._run, name="ftvm-overlays", daemon=True)
-
-    def start(self, machine: Machine | None) -> None:
-        """`machine`, if any, has the overlays' contents."""
-        self._machine = machine
         self._thread.start()
+
+    def begin_with(self, machine: Machine) -> None:
+        """This one has the overlays' contents: they go on. Any other machine's come anew."""
+        self._machine = machine
 
     @property
     def is_busy(self) -> bool:
@@ -149,10 +159,38 @@ class OverlayWriter:
             with self._condition:
                 self._busy = False
                 self._condition.notify_all()
-            self._done()
+            self.done()
 
     def _write(self, taken: Taken, is_other: bool, generation: int, tick: int, is_clean: bool) -> None:
         if is_other:
             self._overlays.begin()
         self._overlays.put(taken, generation=generation, tick=tick, is_clean=is_clean)
         self.written_tick = tick
+
+
+class DiskDuty:
+    """When a machine that is run hands over what its guest wrote to its disks. For who owns the machine."""
+
+    def __init__(self, machine: Machine, writer: OverlayWriter | None) -> None:
+        self._machine = machine
+        self._writer = writer
+        self._flush_wanted = False
+        self._keep_ns = time.monotonic_ns() + KEEP_INTERVAL_NS
+        self.is_due = False
+        """`keep` should be called by somebody who has the time for it."""
+
+    def look(self, *, lent: bool) -> None:
+        """After each slice. `lent`: there is no time for more than a look."""
+        if self._writer is None:
+            return
+        self._flush_wanted = self._machine.take_flush() or self._flush_wanted
+        self.is_due = self._flush_wanted or time.monotonic_ns() >= self._keep_ns
+        if self.is_due and not lent:
+            self.keep()
+
+    def keep(self) -> None:
+        """Hand over what was written, if that is due. While the last is still being written, it stays due."""
+        if self._writer is not None and self.is_due and not self._writer.is_busy:
+            self.is_due = self._flush_wanted = False
+            self._keep_ns = time.monotonic_ns() + KEEP_INTERVAL_NS
+            self._writer.put(self._machine)

@@ -15,6 +15,7 @@ from ftvm.machine.boot import BootBundle
 from ftvm.machine.machine import Machine
 
 IMAGE_SIZE_MAX = 1 << 30
+DEVICES_MIB = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class Guest:
             return Machine(self.board, self.image, self.disks)
         except ImageError as error:
             raise ImageError(f"{self.config.program}: {error}") from None
+
+    @property
+    def memory_mib(self) -> int:
+        """All that is state: RAM, what devices hold, and disks."""
+        return self.board.ram_mib + DEVICES_MIB + sum(-(-disk.config.size >> 20) for disk in self.disks)
 
     def close(self) -> None:
         close_disks(self.disks)
