@@ -100,6 +100,8 @@ DO_RESIZE = 7
 DO_SET_REAL_TIME = 8
 """Argument: nanoseconds since 1970, now."""
 
+DO_READ_WAKE_TIME = 9
+
 SLOT_WORDS = 2049
 """A page's decoded code: one word per halfword, and PAGE_END."""
 SCRATCH_WORDS = 2050

@@ -7,7 +7,7 @@ the boundary does nothing when there is nothing to do.
 """
 
 from ftvm.machine.bus import devices_reset, interrupt_lines, uart_changed
-from ftvm.machine.devices.clint import clock, set_clock, timer_tick
+from ftvm.machine.devices.clint import clock, set_clock, timer_tick, wake_time
 from ftvm.machine.devices.uart import OUT_CAPACITY, OUT_COUNT, uart_refill
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import operations as o
@@ -356,6 +356,8 @@ def serve(ctl: Words) -> int:
         set_clock(state, ctl[c.ARGUMENTS], ctl[c.ARGUMENTS + 1], ctl[c.ARGUMENTS + 2])
     elif command == c.DO_READ_CLOCK:
         return clock(state)
+    elif command == c.DO_READ_WAKE_TIME:
+        return wake_time(state)
     elif command == c.DO_RECEIVE:
         uart_refill(state)
         uart_changed(state)
