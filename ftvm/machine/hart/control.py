@@ -20,9 +20,9 @@ OUT_DEADLINE = 6
 
 FAULT_CAUSE = 7
 FAULT_VALUE = 19
-PENDING = 22
+PENDING = 51
 """Interrupts that mie enables and that are pending throughout the present stretch, for it ends when one rises."""
-END = 23
+END = 52
 """Tick at which the present stretch ends."""
 
 STATE_POINTER = 8
