@@ -51,6 +51,7 @@ class Memory:
         self._fetch = np.full(2 * c.FETCH_TLB_ENTRIES, -1, np.int64)
         self._tlb = np.full(4 * c.DATA_TLB_ENTRIES, -1, np.int64)
         self._page_slot = np.full(self.pages, -1, np.int64)
+        self._chain = np.zeros(c.CHAIN_WORDS, np.int64)
         self._slots = np.full((3, c.SLOTS_MAX), -1, np.int64)
         self._hashes = np.empty((self.pages, HASH_WORDS), np.uint64)
         self._hashes[:] = ZERO_HASH
@@ -67,6 +68,7 @@ class Memory:
             c.SLOT_HITS_POINTER: self._slots[1],
             c.SLOT_FREE_POINTER: self._slots[2],
             c.OUTPUTS_POINTER: self.outputs,
+            c.CHAIN_POINTER: self._chain,
         }
         for index, array in pointers.items():
             self.control[index] = array.ctypes.data
