@@ -52,12 +52,9 @@ def mtime(state: Words) -> int:
 
 
 @compiled
-def timer_tick(state: Words) -> int:
-    """The first tick at which MTIP is pending if nothing but time happens; NEVER without one."""
-    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
-    if (base ^ _SIGN) >= (state[MTIMECMP] ^ _SIGN):
-        return 0
-    need = state[MTIMECMP] - base
+def clock_tick(state: Words, need: int) -> int:
+    """The first tick at which the clock is `need` (not negative) beyond CLOCK_BASE, if no Clock entry comes; NEVER
+    without one."""
     rate = state[CLOCK_RATE]
     if need < 0 or need > state[CLOCK_ROOM] or rate == 0:
         return NEVER
@@ -72,6 +69,15 @@ def timer_tick(state: Words) -> int:
             else:
                 low = middle + 1
     return min(state[CLOCK_TICK] + ticks, NEVER)
+
+
+@compiled
+def timer_tick(state: Words) -> int:
+    """The first tick at which MTIP is pending if nothing but time happens; NEVER without one."""
+    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
+    if (base ^ _SIGN) >= (state[MTIMECMP] ^ _SIGN):
+        return 0
+    return clock_tick(state, state[MTIMECMP] - base)
 
 
 @compiled

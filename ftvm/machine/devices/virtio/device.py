@@ -128,4 +128,6 @@ def device_reset(state: Words, at: int) -> None:
         state[at + index] = 0
     for index in range(DEVICE_STATE_AT, s.VIRTIO_SLOT_WORDS):
         state[at + index] = 0
+    if state[at + KIND] == ENTROPY:
+        state[s.ENTROPY_WANTED] = 0
     set_interrupt(state, at, 0)

@@ -131,7 +131,7 @@ def _deliver(ctl: Words, state: Words, at: int, size: int, count: int) -> None:
             start = HEADER_SIZE
             write_value(ctl, state, 0, 8, 0)
             write_value(ctl, state, 8, 4, count << (8 * (BUFFERS_AT - 8)))
-        part = min(chain_word(ctl, WRITABLE) - start, size - done)
+        part = max(min(chain_word(ctl, WRITABLE) - start, size - done), 0)
         stream_scatter(ctl, state, s.STREAM_NET, LENGTH_SIZE + done, start, part)
         done += part
         put_used(ctl, state, queue, ahead, head, start + part)
