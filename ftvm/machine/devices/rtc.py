@@ -93,7 +93,7 @@ def rtc_write(state: Words, offset: int, size: int, value: int) -> int:
     if size != 4:
         return 0
     value &= _LOW
-    if offset == TIME_LOW or offset == TIME_HIGH:
+    if offset in (TIME_LOW, TIME_HIGH):
         now = real_time(state)
         new = (now & ~_LOW) | value if offset == TIME_LOW else (now & _LOW) | value << 32
         state[OFFSET_NS] += new - now

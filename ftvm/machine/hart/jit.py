@@ -139,8 +139,8 @@ store8, store16, store32, store64 = _store(8), _store(16), _store(32), _store(64
 @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
 def _move(typing_context: Any, to: Any, to_at: Any, source: Any, source_at: Any, size: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        to, to_at, source, source_at, size = arguments
-        cgutils.raw_memmove(builder, builder.gep(to, [to_at]), builder.gep(source, [source_at]), size, 1)
+        to, source = builder.gep(arguments[0], arguments[1:2]), builder.gep(arguments[2], arguments[3:4])
+        cgutils.raw_memmove(builder, to, source, arguments[4], 1)  # type: ignore[no-untyped-call,unused-ignore]
         return context.get_dummy_value()
 
     return types.none(to, types.int64, source, types.int64, types.int64), generate
@@ -154,7 +154,7 @@ move_bytes = cast(Callable[[Bytes, int, Bytes, int, int], None], _move)
 def _clear(typing_context: Any, memory: Any, offset: Any, size: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         memory, offset, size = arguments
-        cgutils.memset(builder, builder.gep(memory, [offset]), size, 0)
+        cgutils.memset(builder, builder.gep(memory, [offset]), size, 0)  # type: ignore[no-untyped-call,unused-ignore]
         return context.get_dummy_value()
 
     return types.none(memory, types.int64, types.int64), generate

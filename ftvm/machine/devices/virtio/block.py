@@ -5,7 +5,15 @@ them in the overlay's file; a flush asks it to do so now.
 """
 
 from ftvm.machine.board import SECTOR
-from ftvm.machine.devices.virtio.device import DEVICE_WORDS_AT, FEATURES, OFFERED, QUEUE_SIZE, break_device, device_runs, queue_at
+from ftvm.machine.devices.virtio.device import (
+    DEVICE_WORDS_AT,
+    FEATURES,
+    OFFERED,
+    QUEUE_SIZE,
+    break_device,
+    device_runs,
+    queue_at,
+)
 from ftvm.machine.devices.virtio.queue import (
     READABLE,
     WRITABLE,

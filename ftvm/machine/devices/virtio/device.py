@@ -62,7 +62,7 @@ def queue_at(at: int, number: int) -> int:
 
 @compiled
 def queue_count(kind: int) -> int:
-    if kind == NET or kind == CONSOLE:
+    if kind in (NET, CONSOLE):
         return 2
     return 1 if kind else 0
 

@@ -2,6 +2,7 @@
 device notes how many bytes it wants and the run ends; the host answers with an Entropy entry of the log.
 """
 
+from ftvm.machine.devices.virtio.device import ENTROPY as ENTROPY_DEVICE
 from ftvm.machine.devices.virtio.device import (
     FEATURES,
     QUEUE_SIZE,
@@ -11,7 +12,6 @@ from ftvm.machine.devices.virtio.device import (
     queue_at,
     queue_runs,
 )
-from ftvm.machine.devices.virtio.device import ENTROPY as ENTROPY_DEVICE
 from ftvm.machine.devices.virtio.queue import (
     WRITABLE,
     chain_word,

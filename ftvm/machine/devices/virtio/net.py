@@ -16,7 +16,6 @@ from ftvm.machine.devices.virtio.device import (
 )
 from ftvm.machine.devices.virtio.queue import (
     BROKEN,
-    NONE,
     READABLE,
     WRITABLE,
     chain_word,
@@ -97,7 +96,7 @@ def _frame_size(ctl: Words, state: Words, at: int) -> int:
 
 @compiled
 def _buffers_for(ctl: Words, state: Words, at: int, size: int) -> int:
-    """How many chains a frame takes, header included, the last of them read; NONE: wait for more; BROKEN; 0: drop it."""
+    """How many chains a frame and its header take; NONE: wait for more; BROKEN; 0: drop it."""
     queue = queue_at(at, RECEIVE)
     mergeable = state[at + ACCEPTED] & FEATURE_MERGEABLE
     room = 0
@@ -149,7 +148,7 @@ def net_receive(ctl: Words, state: Words, at: int) -> None:
         if waiting_chains(ctl, state, queue) == 0:
             break
         count = _buffers_for(ctl, state, at, size)
-        if count == NONE or count == BROKEN:
+        if count < 0:
             break
         if count > 0:
             _deliver(ctl, state, at, size, count)
