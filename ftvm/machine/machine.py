@@ -340,10 +340,13 @@ class Machine:
         from ftvm.machine.devices import clint
 
         state = self._state
-        if not state[s.WAITING] or not state[s.MIE] & s.MTIP:
+        if not state[s.WAITING]:
             return None
-        compare = int(state[clint.MTIMECMP]) & (1 << 64) - 1
-        wake = compare - int(state[clint.MTIME_OFFSET])
+        compares = [clint.MTIMECMP] if state[s.MIE] & s.MTIP else []
+        if state[s.MIE] & s.STIP and state[s.MENVCFG] & s.MENVCFG_STCE:
+            compares.append(s.STIMECMP)
+        wakes = [(int(state[one]) & (1 << 64) - 1) - int(state[clint.MTIME_OFFSET]) for one in compares]
+        wake = min(wakes, default=CLOCK_MAX)
         return wake if wake < CLOCK_MAX else None
 
     def digest(self) -> bytes:
