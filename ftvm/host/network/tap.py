@@ -11,8 +11,6 @@ import os
 import select
 import socket
 import struct
-from contextlib import suppress
-from pathlib import Path
 
 from ftvm.errors import FtvmError
 from ftvm.host.network.frames import ETHERNET_HEADER_SIZE, FRAME_SIZE_MAX, FrameQueue
@@ -25,7 +23,7 @@ TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFMTU, SIOCSIFMTU, SIOCBRADDIF = 0x8913, 0x8914, 0x8921, 0x8922, 0x89A2
 IFF_UP = 1
-INTERFACES = Path("/sys/class/net")
+RTM_GETLINK, NLM_F_REQUEST, IFLA_MASTER = 18, 1, 10
 
 QUEUE_MAX = 512 * 1024
 QUEUE_PAUSE = QUEUE_MAX - FRAME_SIZE_MAX - 4
@@ -39,7 +37,7 @@ class Tap:
         self._name = spec.name
         self._queue = FrameQueue(QUEUE_MAX)
         self._from_guest = self._dropped = 0
-        if not (INTERFACES / spec.name).exists() and not spec.bridge:
+        if _index(spec.name) is None and not spec.bridge:
             raise FtvmError(
                 f"--net {spec}: there is no interface {spec.name}; make it:"
                 f" ip tuntap add dev {spec.name} mode tap user $USER"
@@ -103,7 +101,7 @@ def _open(spec: TapNetwork) -> int:
     try:
         file = os.open(TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise FtvmError(f"--net {spec}: {TUN}: {error.strerror}; load the module tun, or run as root") from None
+        raise FtvmError(f"--net {spec}: {TUN}: {error.strerror}; modprobe tun, or run as root") from None
     try:
         fcntl.ioctl(file, TUNSETIFF, struct.pack("16sH22x", spec.name.encode(), IFF_TAP | IFF_NO_PI))
     except OSError as error:
@@ -121,8 +119,8 @@ def _set_up(spec: TapNetwork, mtu: int) -> None:
     """In the bridge, large enough and up, as far as it is not already: for what is so no right is needed."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
 
-        def ask(request: int, form: str, *values: int, of: str = spec.name) -> int:
-            packed = struct.pack("16s" + form, of.encode(), *values).ljust(40, b"\0")
+        def ask(request: int, form: str, value: int = 0, of: str = spec.name) -> int:
+            packed = struct.pack("16s" + form, of.encode(), value).ljust(40, b"\0")
             return int(struct.unpack_from("16s" + form, fcntl.ioctl(any_socket, request, packed))[1])
 
         def change(what: str, command: str, request: int, form: str, value: int, of: str = spec.name) -> None:
@@ -135,19 +133,36 @@ def _set_up(spec: TapNetwork, mtu: int) -> None:
 
         if ask(SIOCGIFMTU, "i") < mtu:
             change(f"set its MTU to the card's {mtu}", f"mtu {mtu}", SIOCSIFMTU, "i", mtu)
-        if spec.bridge and _master(spec.name) != spec.bridge:
-            if not (INTERFACES / spec.bridge / "bridge").exists():
+        if spec.bridge:
+            index, bridge = socket.if_nametoindex(spec.name), _index(spec.bridge)
+            if bridge is None:
                 raise FtvmError(
-                    f"--net {spec}: {spec.bridge} is no bridge; make it: ip link add {spec.bridge} type bridge"
+                    f"--net {spec}: there is no bridge {spec.bridge}; make it: ip link add {spec.bridge} type bridge"
                 )
-            index = socket.if_nametoindex(spec.name)
-            change(f"put it into {spec.bridge}", f"master {spec.bridge}", SIOCBRADDIF, "i", index, of=spec.bridge)
+            if _master(index) != bridge:
+                change(f"put it into {spec.bridge}", f"master {spec.bridge}", SIOCBRADDIF, "i", index, of=spec.bridge)
         flags = ask(SIOCGIFFLAGS, "H")
         if not flags & IFF_UP:
             change("set it up", "up", SIOCSIFFLAGS, "H", flags | IFF_UP)
 
 
-def _master(name: str) -> str:
-    with suppress(OSError):
-        return (INTERFACES / name / "master").resolve(strict=True).name
-    return ""
+def _index(name: str) -> int | None:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
+
+
+def _master(index: int) -> int | None:
+    """The index of the bridge that an interface is in. (rtnetlink(7): RTM_GETLINK, IFLA_MASTER.)"""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
+        request = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)
+        netlink.send(struct.pack("=IHHII", 16 + len(request), RTM_GETLINK, NLM_F_REQUEST, 1, 0) + request)
+        answer = netlink.recv(65536)
+    at = 16 + 16
+    while at + 4 <= len(answer):
+        size, kind = struct.unpack_from("=HH", answer, at)
+        if kind == IFLA_MASTER:
+            return int(struct.unpack_from("=I", answer, at + 4)[0])
+        at += max(size, 4) + 3 & ~3
+    return None

@@ -17,7 +17,7 @@ MAC = bytes.fromhex("525400123456")
 BROADCAST = b"\xff" * 6
 WAIT_S = 10.0
 ARP, IPV4 = 0x0806, 0x0800
-ICMP, TCP, UDP = 1, 6, 17
+TCP, UDP = 6, 17
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 WINDOW = 0xFFFF
 
@@ -68,15 +68,16 @@ class Station:
     def send_frame(self, kind: int, payload: bytes, to: bytes | None = None) -> None:
         self.network.send((to or self.arp.get(self.gateway, BROADCAST)) + MAC + struct.pack("!H", kind) + payload)
 
-    def ask_link_address(self, ip: str) -> bytes:
+    def ask_link_address(self, ip: str, timeout_s: float = WAIT_S) -> bytes:
         wanted = socket.inet_aton(ip)
         request = struct.pack("!HHBBH6s4s6s4s", 1, IPV4, 6, 4, 1, MAC, self.ip, bytes(6), wanted)
         self.send_frame(ARP, request, BROADCAST)
-        self.wait(lambda: wanted in self.arp)
+        self.wait(lambda: wanted in self.arp, timeout_s)
         return self.arp[wanted]
 
     def send_ip(self, to: str, protocol: int, payload: bytes, source: bytes | None = None) -> None:
-        self.send_frame(IPV4, ip_packet(source or self.ip, socket.inet_aton(to), protocol, payload))
+        address = socket.inet_aton(to)
+        self.send_frame(IPV4, ip_packet(source or self.ip, address, protocol, payload), self.arp.get(address))
 
     def send_udp(self, to: str, port: int, own_port: int, data: bytes, source: bytes | None = None) -> None:
         self.send_ip(to, UDP, struct.pack("!HHHH", own_port, port, 8 + len(data), 0) + data, source)
