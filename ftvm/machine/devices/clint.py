@@ -52,12 +52,9 @@ def mtime(state: Words) -> int:
 
 
 @compiled
-def _tick_of(state: Words, compare: int) -> int:
-    """The first tick at which mtime has reached `compare` if nothing but time happens; NEVER without one."""
-    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
-    if (base ^ _SIGN) >= (compare ^ _SIGN):
-        return 0
-    need = compare - base
+def clock_tick(state: Words, need: int) -> int:
+    """The first tick at which the clock is `need` (not negative) beyond CLOCK_BASE, if no Clock entry comes; NEVER
+    without one."""
     rate = state[CLOCK_RATE]
     if need < 0 or need > state[CLOCK_ROOM] or rate == 0:
         return NEVER
@@ -72,6 +69,15 @@ def _tick_of(state: Words, compare: int) -> int:
             else:
                 low = middle + 1
     return min(state[CLOCK_TICK] + ticks, NEVER)
+
+
+@compiled
+def _tick_of(state: Words, compare: int) -> int:
+    """The first tick at which mtime has reached `compare` if nothing but time happens; NEVER without one."""
+    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
+    if (base ^ _SIGN) >= (compare ^ _SIGN):
+        return 0
+    return clock_tick(state, compare - base)
 
 
 @compiled

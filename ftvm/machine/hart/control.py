@@ -38,6 +38,8 @@ SLOT_FREE_POINTER = 17
 OUTPUTS_POINTER = 18
 FAST_CORE_POINTER = 20
 EXACT_CORE_POINTER = 21
+CHAIN_POINTER = 22
+"""The descriptor chain that a virtio device is working on, checked: CHAIN_WORDS, see `devices/virtio/queue.py`."""
 
 RAM_BYTES = 24
 SLOTS_USED = 25
@@ -128,6 +130,9 @@ STREAM_OUT_STOP = 1 << 18
 """Bytes of a stream that nobody has taken: then the guest stops at once."""
 STREAM_OUT_SIZES = (1 << 25, 1 << 21)
 """What one instruction can send comes on top of STREAM_OUT_STOP: a queue of the largest frames, or of buffers."""
+
+CHAIN_SEGMENTS_MAX = 256
+CHAIN_WORDS = 4 + 2 * CHAIN_SEGMENTS_MAX
 
 DIRTY_DIGEST = 1
 DIRTY_SNAPSHOT = 2

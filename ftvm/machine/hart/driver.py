@@ -6,9 +6,12 @@ when an instruction may have changed what the boundary looks at. A stretch never
 the boundary does nothing when there is nothing to do.
 """
 
-from ftvm.machine.bus import devices_reset, interrupt_lines, uart_changed
-from ftvm.machine.devices.clint import clock, set_clock, timer_tick
+from ftvm.machine.bus import devices_advance, devices_reset, interrupt_lines, next_event, uart_changed
+from ftvm.machine.devices.clint import clock, set_clock
+from ftvm.machine.devices.rtc import set_real_time
 from ftvm.machine.devices.uart import OUT_CAPACITY, OUT_COUNT, uart_refill
+from ftvm.machine.devices.virtio.entropy import entropy_receive
+from ftvm.machine.devices.virtio.transport import virtio_receive, virtio_resize
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import operations as o
 from ftvm.machine.hart import state as s
@@ -315,6 +318,7 @@ def run(ctl: Words) -> int:
     outputs = as_words(ctl[c.OUTPUTS_POINTER])
     while True:
         tick = state[s.TICK]
+        devices_advance(state)
         if state[s.HALT_HOW]:
             return c.STOP_HALTED
         if ctl[c.ATTENTION]:
@@ -339,7 +343,11 @@ def run(ctl: Words) -> int:
                 state[s.TICK] += 1
                 continue
         ctl[c.PENDING] = pending
-        if _execute(ctl, state, min(ctl[c.STOP], timer_tick(state))) == RESET:
+        event = next_event(state)
+        end = ctl[c.STOP]
+        if tick < event < end:
+            end = event
+        if _execute(ctl, state, end) == RESET:
             return c.STOP_RESET
 
 
@@ -351,12 +359,21 @@ def serve(ctl: Words) -> int:
     if command == c.DO_RUN:
         return run(ctl)
     if command == c.DO_RESET_DEVICES:
-        devices_reset(state)
+        devices_reset(ctl, state)
     elif command == c.DO_SET_CLOCK:
         set_clock(state, ctl[c.ARGUMENTS], ctl[c.ARGUMENTS + 1], ctl[c.ARGUMENTS + 2])
+        devices_advance(state)
     elif command == c.DO_READ_CLOCK:
         return clock(state)
     elif command == c.DO_RECEIVE:
         uart_refill(state)
         uart_changed(state)
+    elif command == c.DO_RECEIVE_STREAM:
+        virtio_receive(ctl, state, ctl[c.ARGUMENTS])
+    elif command == c.DO_ENTROPY:
+        entropy_receive(ctl, state, ctl[c.ARGUMENTS])
+    elif command == c.DO_RESIZE:
+        virtio_resize(state, ctl[c.ARGUMENTS], ctl[c.ARGUMENTS + 1])
+    elif command == c.DO_SET_REAL_TIME:
+        set_real_time(state, ctl[c.ARGUMENTS])
     return 0
