@@ -7,7 +7,6 @@ no cache that could go stale. Only the board behind `Bus` is shared. (RISC-V Ins
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
 
 from ftvm.machine.hart.encodings import Encoding, decode, expand
 from ftvm.machine.hart.reference_alu import (
@@ -35,52 +34,19 @@ from ftvm.machine.hart.reference_csr import (
     MSTATUS_TW,
     SUPERVISOR,
     USER,
-    Clocks,
     ControlStatus,
     NoSuchCsr,
 )
+from ftvm.machine.hart.reference_mmu import AMO, LOAD, STORE, Bus, ReferenceMemory, Trap
 
-INSTRUCTION_ACCESS_FAULT = 1
 ILLEGAL_INSTRUCTION = 2
 BREAKPOINT = 3
-LOAD_MISALIGNED, LOAD_ACCESS_FAULT = 4, 5
-STORE_MISALIGNED, STORE_ACCESS_FAULT = 6, 7
 ENVIRONMENT_CALL = 8
 """From U mode; the privilege mode is added."""
 
 INTERRUPT = 1 << 63
 INTERRUPT_PRIORITY = (11, 3, 7, 9, 1, 5)
 """MEI, MSI, MTI, SEI, SSI, STI: the first that is pending and enabled is taken."""
-
-
-class BusError(Exception):
-    """Nothing answers at this address, or not to an access of this size."""
-
-    def __init__(self, address: int) -> None:
-        """`address` of the first byte that nothing answers for."""
-        self.address = address
-
-
-class Bus(Clocks, Protocol):
-    """The board as the hart sees it. Values are unsigned; `load` and `store` raise BusError."""
-
-    def is_memory(self, address: int, writable: bool) -> bool:
-        """Atomics are for memory: no device supports them."""
-
-    def fetch(self, address: int) -> int:
-        """The halfword at an even address, from memory that can hold code."""
-
-    def load(self, address: int, size: int) -> int: ...
-
-    def store(self, address: int, size: int, value: int) -> None: ...
-
-
-class Trap(Exception):
-    """A synchronous exception: the instruction has no effect and does not retire."""
-
-    def __init__(self, cause: int, tval: int = 0) -> None:
-        self.cause = cause
-        self.tval = tval
 
 
 @lru_cache(maxsize=1 << 16)
@@ -100,14 +66,18 @@ class ReferenceHart:
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.csr = ControlStatus(bus)
+        self.memory = ReferenceMemory(bus, self.csr)
         self.x = [0] * 32
+        self.f = [0] * 32
         self.pc = 0
         self.next_pc = 0
         self.word = 0
         """The instruction being executed, not expanded: what `mtval` shows when it is illegal."""
         self.reservation: int | None = None
-        """Address of the last LR that no SC has used up."""
+        """Physical address of the last LR that no SC has used up."""
         self.waiting = False
+        self.firmware: Callable[[], None] | None = None
+        """The built-in SBI, where there is one: it answers an ECALL from S mode."""
         self._system: dict[str, Callable[[], None]] = {
             "ecall": self._ecall,
             "ebreak": self._ebreak,
@@ -176,14 +146,9 @@ class ReferenceHart:
 
     def _fetch(self) -> int:
         """The instruction at `pc`. A fault names the halfword that could not be fetched."""
-        address = self.pc
-        try:
-            word = self.bus.fetch(address)
-            if word & 3 == 3:
-                address = address + 2 & MASK64
-                word |= self.bus.fetch(address) << 16
-        except BusError:
-            raise Trap(INSTRUCTION_ACCESS_FAULT, address) from None
+        word = self.memory.fetch(self.pc)
+        if word & 3 == 3:
+            word |= self.memory.fetch(self.pc + 2 & MASK64) << 16
         return word
 
     def _execute_next(self) -> None:
@@ -212,10 +177,10 @@ class ReferenceHart:
             self._set(rd, REGISTER_IMMEDIATE[name](rs1, imm & MASK64))
         elif name in LOADS:
             size, is_signed = LOADS[name]
-            value = self._load(rs1 + imm & MASK64, size)
+            value = self.memory.load(rs1 + imm & MASK64, size)
             self._set(rd, signed(value, 8 * size) if is_signed else value)
         elif name in STORES:
-            self._store(rs1 + imm & MASK64, STORES[name], rs2)
+            self.memory.store(rs1 + imm & MASK64, STORES[name], rs2)
         elif name in BRANCHES:
             if BRANCHES[name](rs1, rs2):
                 self.next_pc = self.pc + imm
@@ -236,41 +201,25 @@ class ReferenceHart:
         else:
             self._system[name]()
 
-    def _load(self, address: int, size: int) -> int:
-        try:
-            return self.bus.load(address, size)
-        except BusError as error:
-            raise Trap(LOAD_ACCESS_FAULT, error.address) from None
-
-    def _store(self, address: int, size: int, value: int) -> None:
-        try:
-            self.bus.store(address, size, value & (1 << 8 * size) - 1)
-        except BusError as error:
-            raise Trap(STORE_ACCESS_FAULT, error.address) from None
-
     def _atomic(self, name: str, rd: int, address: int, register: int) -> None:
-        """LR, SC and AMOs. Unlike loads and stores they must be aligned, and in memory. An AMO's faults are a store's,
-        and an SC's do not depend on the reservation.
-        """
+        """LR, SC and AMOs. An AMO's faults are a store's, and an SC's do not depend on the reservation."""
         operation, width = name.split(".")
         size = 4 if width == "w" else 8
-        if address % size:
-            raise Trap(LOAD_MISALIGNED if operation == "lr" else STORE_MISALIGNED, address)
-        if not self.bus.is_memory(address, writable=operation != "lr"):
-            raise Trap(LOAD_ACCESS_FAULT if operation == "lr" else STORE_ACCESS_FAULT, address)
+        physical = self.memory.atomic(address, size, {"lr": LOAD, "sc": STORE}.get(operation, AMO))
+        mask = (1 << 8 * size) - 1
         if operation == "lr":
-            self._set(rd, signed(self._load(address, size), 8 * size))
-            self.reservation = address
+            self._set(rd, signed(self.bus.load(physical, size), 8 * size))
+            self.reservation = physical
         elif operation == "sc":
-            succeeds = self.reservation == address
+            succeeds = self.reservation == physical
             if succeeds:
-                self._store(address, size, register)
+                self.bus.store(physical, size, register & mask)
             self.reservation = None
             self._set(rd, int(not succeeds))
         else:
-            memory = self._load(address, size)
-            self._store(address, size, ATOMICS[operation](memory, register, 8 * size))
-            self._set(rd, signed(memory, 8 * size))
+            old = self.bus.load(physical, size)
+            self.bus.store(physical, size, ATOMICS[operation](old, register, 8 * size) & mask)
+            self._set(rd, signed(old, 8 * size))
 
     def _access_csr(self, name: str, operands: dict[str, int]) -> None:
         """CSRRW[I] with rd = x0 reads nothing; CSRRS[I] and CSRRC[I] write nothing when the source is x0 or 0."""
@@ -292,6 +241,9 @@ class ReferenceHart:
         self._set(operands["rd"], old)
 
     def _ecall(self) -> None:
+        if self.firmware is not None and self.csr.privilege == SUPERVISOR:
+            self.firmware()
+            return
         raise Trap(ENVIRONMENT_CALL + self.csr.privilege)
 
     def _ebreak(self) -> None:
