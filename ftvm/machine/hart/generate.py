@@ -15,7 +15,8 @@ FAST_TICKS_MIN ticks in hand; the exact one compares before every instruction an
 
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
-from ftvm.machine.hart.encodings import BY_NAME, ENCODINGS, FORMATS, Encoding, Field
+from ftvm.machine.hart.encodings import BY_NAME, ENCODINGS
+from ftvm.machine.hart.formats import FORMATS, RM, ROUNDING_MODES, Encoding, Field
 from ftvm.machine.hart.operations import IMM, NUMBER, OPERATIONS, PC, RD, RS1, Kind, Operation
 
 BUDGET, FETCH, DECODE, SLOW = range(4)
@@ -30,6 +31,7 @@ from ftvm.machine.hart.jit import (
     compiled, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh,
     mulhsu, mulhu, rem, remu, remuw, remw, store16, store32, store64, store8, unreachable,
 )
+from ftvm.machine.hart.bits import clz, clzw, cpop, cpopw, ctz, ctzw, orc_b, rev8, rol, rolw, ror, rorw
 
 U1, U2, U8, U16, U24, U32, U63, UFF, U2048 = (np.uint64(n) for n in (1, 2, 8, 16, 24, 32, 63, 255, 2048))
 WORDS = types.CPointer(types.int64)
@@ -156,7 +158,8 @@ def _extract(field: Field) -> str:
     if field.signed:
         sign = 1 << field.width - 1
         value = f"(({value} ^ {sign}) - {sign})"
-    return f"({value} + {field.bias})" if field.bias else value
+    bias = field.bias + (s.F if field.registers == "f" else s.X)
+    return f"({value} + {bias})" if bias else value
 
 
 def _operands(encoding: Encoding) -> tuple[str, dict[str, str]]:
@@ -177,8 +180,10 @@ def _decode_row(encoding: Encoding) -> list[str]:
         return [f"op = {NUMBER['li']}"]
     if name == "lui":
         name = "li"
+    if kind is None and encoding.extension in ("F", "D"):
+        name, kind = "fp", Kind.FP
     lines = [f"op = {NUMBER[name]}"]
-    if kind in (Kind.CSR, Kind.SYSTEM):
+    if kind in (Kind.CSR, Kind.SYSTEM, Kind.FP):
         return [*lines, "imm = word"]
     lines += [f"{key} = {operands[key]}" for key in ("rd", "rs1", "rs2", "imm") if key in operands]
     return lines
@@ -187,7 +192,8 @@ def _decode_row(encoding: Encoding) -> list[str]:
 def decoder_source() -> str:
     """`fields(word) -> (operation, rd, rs1, rs2, imm)` of an instruction of either length.
 
-    What decodes to nothing, and CSR and system instructions, have the word itself as immediate.
+    What decodes to nothing, and CSR, system and floating-point instructions have the word itself as immediate. The
+    registers f0 to f31 of floating-point loads and stores are numbered from `state.F` on.
     """
     text = _Text()
     text.add(0, "@compiled", "def fields(word):")
@@ -202,6 +208,8 @@ def decoder_source() -> str:
         for encoding in encodings:
             conditions = [f"word & {encoding.mask:#x} == {encoding.match:#x}"]
             conditions += [f"{_extract(encoding.fields[name])} != 0" for name in encoding.nonzero]
+            if "rm" in encoding.fields:
+                conditions += [f"{_extract(RM)} != {rm}" for rm, mode in enumerate(ROUNDING_MODES) if mode is None]
             text.add(2, f"{word} {' and '.join(conditions)}:")
             text.add(3, *_decode_row(encoding))
             word = "elif"

@@ -8,7 +8,8 @@ no cache that could go stale. Only the board behind `Bus` is shared. (RISC-V Ins
 from collections.abc import Callable
 from functools import lru_cache
 
-from ftvm.machine.hart.encodings import Encoding, decode, expand
+from ftvm.machine.hart.encodings import decode, expand
+from ftvm.machine.hart.formats import Encoding
 from ftvm.machine.hart.reference_alu import (
     ATOMICS,
     BRANCHES,
