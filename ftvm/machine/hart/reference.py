@@ -22,6 +22,7 @@ from ftvm.machine.hart.reference_alu import (
 )
 from ftvm.machine.hart.reference_csr import (
     MACHINE,
+    MSTATUS_FS,
     MSTATUS_MIE,
     MSTATUS_MPIE,
     MSTATUS_MPP,
@@ -38,12 +39,17 @@ from ftvm.machine.hart.reference_csr import (
     ControlStatus,
     NoSuchCsr,
 )
+from ftvm.machine.hart.reference_fpu import fp_operation
 from ftvm.machine.hart.reference_mmu import AMO, LOAD, STORE, Bus, ReferenceMemory, Trap
 
 ILLEGAL_INSTRUCTION = 2
 BREAKPOINT = 3
 ENVIRONMENT_CALL = 8
 """From U mode; the privilege mode is added."""
+
+NAN_BOX = 0xFFFF_FFFF << 32
+"""The upper half of a register that holds single precision."""
+DYNAMIC_ROUNDING, ROUNDING_MODE_MAX = 7, 4
 
 INTERRUPT = 1 << 63
 INTERRUPT_PRIORITY = (11, 3, 7, 9, 1, 5)
@@ -195,12 +201,41 @@ class ReferenceHart:
         elif name == "jalr":
             self._set(rd, self.next_pc)
             self.next_pc = rs1 + imm & ~1
+        elif encoding.format.startswith("F."):
+            self._float(encoding, operands)
         elif encoding.format in ("lr", "amo"):
             self._atomic(name, rd, rs1, rs2)
         elif encoding.format in ("csr", "csri"):
             self._access_csr(name, operands)
         else:
             self._system[name]()
+
+    def _float(self, encoding: Encoding, operands: dict[str, int]) -> None:
+        """An instruction of F or D: illegal while mstatus.FS is Off. All but stores make FS Dirty."""
+        name, form = encoding.name, encoding.format
+        if not self.csr.values["mstatus"] & MSTATUS_FS:
+            raise self._illegal()
+        size = 8 if encoding.extension == "D" else 4
+        address = self.x[operands["rs1"]] + operands.get("imm", 0) & MASK64
+        if form == "F.store":
+            self.memory.store(address, size, self.f[operands["rs2"]] & (1 << 8 * size) - 1)
+            return
+        if form == "F.load":
+            self.f[operands["rd"]] = self.memory.load(address, size) | (NAN_BOX if size == 4 else 0)
+            self.csr.write_float(0, 0)
+            return
+        rm, frm = operands.get("rm", 0), self.csr.read("frm")
+        if (frm if rm == DYNAMIC_ROUNDING else rm) > ROUNDING_MODE_MAX:
+            raise self._illegal()
+        from_integer = form in ("F.from", "F.mv.f")
+        a = (self.x if from_integer else self.f)[operands["rs1"]]
+        b, c = self.f[operands.get("rs2", 0)], self.f[operands.get("rs3", 0)]
+        result, flags = fp_operation(name, rm, frm, a, b, c)
+        if form in ("F.compare", "F.to", "F.mv.x"):
+            self._set(operands["rd"], result)
+        else:
+            self.f[operands["rd"]] = result
+        self.csr.write_float(0xFF, self.csr.values["fcsr"] | flags)
 
     def _atomic(self, name: str, rd: int, address: int, register: int) -> None:
         """LR, SC and AMOs. An AMO's faults are a store's, and an SC's do not depend on the reservation."""

@@ -234,11 +234,12 @@ class ControlStatus:
         self._write_bits("mip", SUPERVISOR_INTERRUPTS & ~timer, value)
 
     def _write_pmpcfg(self, name: str, value: int) -> None:
-        """Eight entries; a locked one keeps its byte. Bits 5 and 6 are always zero."""
+        """Eight entries; a locked one keeps its byte. Bits 5 and 6 are always zero, and W is without R."""
         old = self.values[name]
         for shift in range(0, 64, 8):
             if not old >> shift & PMP_LOCKED:
-                self._write_bits(name, 0xFF << shift, value & 0x9F << shift)
+                allowed = 0x9F if value >> shift & 1 else 0x9D
+                self._write_bits(name, 0xFF << shift, value & allowed << shift)
 
     def _write_pmpaddr(self, entry: int, value: int) -> None:
         """No effect when the entry is locked, or when it is the lower bound of one that is."""

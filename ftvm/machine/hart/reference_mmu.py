@@ -145,7 +145,7 @@ class ReferenceMemory:
             value >>= 8 * length
 
     def atomic(self, address: int, size: int, access: Access) -> int:
-        """The physical address for LR (LOAD), SC (STORE) or an AMO. Unlike others they must be aligned, and in memory."""
+        """The physical address for LR (LOAD), SC (STORE) or an AMO: they must be aligned, and in memory."""
         if address % size:
             raise Trap(access.misaligned, address)
         physical = self._physical(address, size, access, self._data_privilege())
