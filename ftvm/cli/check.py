@@ -55,15 +55,14 @@ def _certified(config: Config) -> list[str]:
 
 
 def _check_image(config: Config) -> str:
+    from ftvm.host.guest import read_image
     from ftvm.machine.board import BoardConfig
     from ftvm.machine.image import load_image
 
-    path = config.machine.image
+    content = read_image(config.machine)
+    path = config.machine.program
     try:
-        content = path.read_bytes()
         load_image(content, BoardConfig(config.machine.ram_mib))
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}; set [machine] image to a guest image") from None
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     return f"{path}: {len(content)} bytes, fits into {config.machine.ram_mib} MiB"

@@ -13,6 +13,7 @@ from ftvm.config import Config
 from ftvm.credentials import contexts_of
 from ftvm.errors import FtvmError, ImageError
 from ftvm.host.control import serve_control
+from ftvm.host.guest import read_image
 from ftvm.host.links import Links
 from ftvm.host.node import NodeShell
 from ftvm.host.node_control import handlers
@@ -27,19 +28,6 @@ SWITCH_INTERVAL_S = 0.0005
 
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the cyclic collector: messages make no cycles, so there is little to find."""
-
-IMAGE_SIZE_MAX = 1 << 30
-
-
-def read_image(config: Config) -> bytes:
-    """Raises `ImageError`."""
-    path = config.machine.image
-    try:
-        if path.stat().st_size > IMAGE_SIZE_MAX:
-            raise ImageError(f"{path}: larger than {IMAGE_SIZE_MAX} bytes, which no machine of ours can hold")
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}; set [machine] image to a guest image") from None
 
 
 def _calm_collector() -> None:
@@ -67,13 +55,13 @@ async def run_node(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     config.node(name)
     contexts = contexts_of(config, name)
-    image = read_image(config)
+    image = read_image(config.machine)
     board = BoardConfig(ram_mib=config.machine.ram_mib)
     async with open_arbiter(config, name) as arbiter:
         try:
             shell = NodeShell(config, name, arbiter, board, image)
         except ImageError as error:
-            raise ImageError(f"{config.machine.image}: {error}") from None
+            raise ImageError(f"{config.machine.program}: {error}") from None
         return await _run_shell(shell, config, name, role, contexts, (force, force_restart), task_status)
 
 
