@@ -8,6 +8,7 @@ from ftvm.config import readers
 from ftvm.config.machine import MachineConfig
 from ftvm.config.readers import NAME_PATTERN, Address
 from ftvm.errors import ConfigError
+from ftvm.networks import NetworkSpec, parse_network
 
 RESERVED_NODE_NAMES = frozenset({"edge", "authority", "client", "witness"})
 NODES_MIN, NODES_MAX = 2, 8
@@ -100,6 +101,20 @@ class EdgeConfig:
     """`break`: a client that leaves is a break condition, which the guest answers with one. `plain`: none is sent."""
     control: Path | None = field(default=None, metadata=readers.path())
     """The Unix socket for `ftvm status`. From a file without this key: `run/edge.sock` beside it."""
+    net: str | None = field(default=None, metadata=readers.network())
+    """What the guest's network card is plugged to, as `--net` has it; None: to nothing, unless ports are published."""
+    publish: tuple[str, ...] = field(default=(), metadata=readers.publish())
+    """Ports of the edge's host that lead to the guest, as `--publish` has them."""
+
+    def __post_init__(self) -> None:
+        try:
+            self.network()
+        except ConfigError as error:
+            raise ConfigError(f"[edge] {error}") from None
+
+    def network(self) -> NetworkSpec | None:
+        """`net` and `publish` together."""
+        return parse_network(self.net, self.publish)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

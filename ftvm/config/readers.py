@@ -5,6 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftvm.errors import ConfigError
+from ftvm.networks import FORMS, parse_network
+
 NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 """Machine and node names: they become parts of certificates' URIs and of paths."""
 
@@ -117,6 +120,35 @@ def _checked_endpoint(url: object) -> str:
     if scheme not in ("http", "https") or not ENDPOINT_PATTERN.fullmatch(address):
         raise ValueError
     return f"{scheme}://{Address.parse(address)}"
+
+
+def network() -> dict[str, Reader]:
+    """What `--net` says, checked and left as it is."""
+
+    def accept(text: str) -> str:
+        try:
+            parse_network(text)
+        except ConfigError:
+            raise ValueError from None
+        return text
+
+    return text(FORMS, accept)
+
+
+def publish() -> dict[str, Reader]:
+    """An array of published ports, checked and left as they are; in the environment separated by commas."""
+
+    def read(value: object, _folder: Path) -> tuple[str, ...]:
+        ports = value.split(",") if isinstance(value, str) else value
+        if not isinstance(ports, list | tuple) or not all(type(port) is str for port in ports):
+            raise ValueError
+        try:
+            parse_network("user", ports)
+        except ConfigError:
+            raise ValueError from None
+        return tuple(ports)
+
+    return {"reader": Reader('an array of "[HOST_IP:]HOST_PORT:GUEST_PORT[/tcp|/udp]"', read)}
 
 
 def checked_name(text: str) -> str:

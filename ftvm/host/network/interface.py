@@ -27,8 +27,8 @@ class NetworkStatistics:
 class Network(Protocol):
     """Not thread-safe. Nothing in here ever waits.
 
-    The owner's loop: wait until `fileno()` is readable or `timeout_s()` has passed, call `process()`, and then
-    `receive()` until it has nothing more or the guest takes no more. After any call both may have changed.
+    The owner's loop: `process()`, then `receive()` until it has nothing more or the guest takes no more, and only then
+    wait until `fileno()` is readable or `timeout_s()` has passed. Both may have changed after any call.
     """
 
     def fileno(self) -> int:

@@ -6,9 +6,10 @@ process, whatever becomes of the replicas. libslirp does not wait: `slirp_pollfd
 hear of and for how long it has time, `slirp_pollfds_poll` does what is due. Each fill is answered by exactly one poll,
 for a second one aborts the process: `process` polls for the fill before it, and fills anew.
 
-What the guest does here must not hurt this process: libslirp sees only ARP and IPv4 frames of a bounded size, no more
-flows than `FLOWS_MAX`, and few IP fragments, which it keeps for half a minute. While the guest takes no frames the
-stack stands still: nothing is read from the sockets, and no timer runs.
+What the guest does here must not hurt this process: libslirp sees only ARP and whole, plain IPv4 packets of three
+protocols, and opens no more than `FLOWS_MAX` flows. IP fragments are dropped, for some of them make libslirp 4.7 read
+and write where it must not: what the guest sends has to fit into the MTU. While the guest takes no frames the stack
+stands still: nothing is read from the sockets, and no timer runs.
 
 Facts of libslirp 4.7: it must not be called from its own callbacks; an exception in one would be swallowed;
 `slirp_cleanup` closes no sockets; finished flows keep theirs in TIME_WAIT; IPv6 is left off.
@@ -39,10 +40,7 @@ FLOWS_MAX = 2048
 FLOWS_SHARE = 2
 """Flows may take one in so many of the descriptors that this process may have."""
 
-FRAGMENTS_MAX = 256
-FRAGMENTS_KEPT_S = 30.0
-"""So many IP fragments in so long: libslirp keeps those that wait for others, each in a buffer of the MTU's size."""
-
+IP_HEADER_SIZE = 20
 QUEUE_PAUSE = 256 * 1024
 """So many bytes for the guest wait: then the stack stands still."""
 QUEUE_MAX = 4 << 20
@@ -50,6 +48,7 @@ QUEUE_MAX = 4 << 20
 
 _ARP, _IPV4 = b"\x08\x06", b"\x08\x00"
 _ICMP, _TCP, _UDP = 1, 6, 17
+_HEADER_SIZES = {_ICMP: 8, _TCP: 20, _UDP: 8}
 _SYN, _ACK = 0x02, 0x10
 _FROM_EPOLL = tuple(
     (event & select.EPOLLIN and lib.POLL_IN)
@@ -83,7 +82,6 @@ class UserStack:
         self._sockets: set[int] = set()
         self._listening: frozenset[int] = frozenset()
         self._opening = 0
-        self._fragments, self._fragments_since = 0, 0.0
         self._due: float | None = None
         self._failure: BaseException | None = None
         self._callbacks = self._make_callbacks()
@@ -171,27 +169,18 @@ class UserStack:
         return kind == _ARP or (kind == _IPV4 and self._may_enter_ip(frame[ETHERNET_HEADER_SIZE:]))
 
     def _may_enter_ip(self, packet: bytes) -> bool:
-        if len(packet) < 20:
+        """Without options, not a fragment, of the length that it says; and if it opens a flow, with room for that."""
+        if len(packet) < IP_HEADER_SIZE or packet[0] != 0x45 or packet[6] & 0x3F or packet[7]:
             return False
-        if packet[6] & 0x3F or packet[7]:  # more fragments, or an offset
-            return self._may_enter_fragment()
-        if packet[9] == _TCP:
-            flags_at = (packet[0] & 15) * 4 + 13
-            if len(packet) <= flags_at or packet[flags_at] & (_SYN | _ACK) != _SYN:
-                return True
-        elif packet[9] not in (_UDP, _ICMP):
+        size, protocol = int.from_bytes(packet[2:4], "big"), packet[9]
+        if size > len(packet) or protocol not in _HEADER_SIZES or size < IP_HEADER_SIZE + _HEADER_SIZES[protocol]:
+            return False
+        if protocol == _TCP and packet[IP_HEADER_SIZE + 13] & (_SYN | _ACK) != _SYN:
             return True
         if len(self._sockets) + self._opening >= self._flows_max:
             return False
         self._opening += 1
         return True
-
-    def _may_enter_fragment(self) -> bool:
-        now = time.monotonic()
-        if now - self._fragments_since >= FRAGMENTS_KEPT_S:
-            self._fragments, self._fragments_since = 0, now
-        self._fragments += 1
-        return self._fragments <= FRAGMENTS_MAX
 
     # ---- libslirp's sockets
 
