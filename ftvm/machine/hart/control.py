@@ -38,7 +38,7 @@ SLOT_FREE_POINTER = 17
 OUTPUTS_POINTER = 18
 FAST_CORE_POINTER = 20
 EXACT_CORE_POINTER = 21
-CHAIN_POINTER = 22
+CHAIN_POINTER = 51
 """The descriptor chain that a virtio device is working on, checked: CHAIN_WORDS, see `devices/virtio/queue.py`."""
 
 RAM_BYTES = 24
