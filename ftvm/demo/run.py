@@ -103,12 +103,12 @@ async def run_demo(
         loader = Loader(client, "demo")
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(loader.run, stop)
             nursery.start_soon(_watch, stage, loader, show)
-            for _ in range(kills):
-                done.append(await _kill(stage, loader, operations, tell))
-            stop.set()
-            await trio.sleep(WATCH_S)
+            async with trio.open_nursery() as loading:
+                loading.start_soon(loader.run, stop)
+                for _ in range(kills):
+                    done.append(await _kill(stage, loader, operations, tell))
+                stop.set()
             nursery.cancel_scope.cancel()
         tell("auditing: every token is read back over the same connection")
         audit = await loader.audit()
