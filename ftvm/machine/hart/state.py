@@ -75,6 +75,8 @@ FIRMWARE = 119
 CLOCK_AT = 128
 CLINT_AT = 136
 PLIC_AT = 144
+ENTROPY_WANTED = 260
+"""Bytes that the entropy device waits for."""
 RTC_AT = 264
 STREAM_AT = 272
 """Byte streams other than the UART's: STREAM_WORDS for each, in the order of `STREAM_*`."""
