@@ -11,22 +11,8 @@ from hypothesis import strategies as st
 from ftvm.machine.hart import state as s
 from ftvm.machine.hart.encodings import BY_NAME, encode
 from ftvm.machine.hart.fpu import fp_execute
-from tests.machine.floats import (
-    ARITHMETIC,
-    BOX,
-    INTEGERS,
-    MASK64,
-    ROUNDING,
-    Case,
-    boxed,
-    difference,
-    edges,
-    on_fpu,
-    on_reference,
-    operand_width,
-    random_case,
-    unicorn_differences,
-)
+from tests.machine.float_operands import ARITHMETIC, BOX, INTEGERS, MASK64, ROUNDING, boxed, edges, operand_width
+from tests.machine.floats import Case, difference, on_fpu, on_reference, random_case, unicorn_differences
 
 NX, UF, OF, DZ, NV = 1, 2, 4, 8, 16
 RNE, RTZ, RDN, RUP, RMM, DYN = 0, 1, 2, 3, 4, 7
