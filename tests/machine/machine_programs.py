@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from ftvm.machine.board import CLINT_BASE, PLIC_BASE, ROM_BASE, UART_BASE, UART_IRQ
 from ftvm.machine.hart.encodings import BY_NAME, CSRS, ENCODINGS
-from tests.machine.programs import BASE, BY_FORMAT, POINTERS, Generator, Program
+from tests.machine.float_operands import ARITHMETIC
+from tests.machine.programs import BASE, BITS, BY_FORMAT, COMPUTE, POINTERS, Generator, Program
 
 MTIMECMP, PLIC_CLAIM = CLINT_BASE + 0x4000, PLIC_BASE + 0x20_0004
 DEVICES = (CLINT_BASE, MTIMECMP, CLINT_BASE + 0xBFF8, PLIC_BASE, PLIC_CLAIM - 4, UART_BASE, ROM_BASE, BASE + (1 << 20))
@@ -22,6 +23,7 @@ class MachineGenerator(Generator):
     """x11 points to RAM's end and x12 to a device; x13 is the handlers' scratch register."""
 
     level = "machine"
+    computations = COMPUTE + BITS
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -37,7 +39,8 @@ class MachineGenerator(Generator):
         if random.randrange(4):
             self._enable_device_interrupts()
         self._set_csr("mie", random.choice((0, 0xAAA, random.getrandbits(12))))
-        self._set_csr("mstatus", random.choice((0, 0xA, 0x1888, 0x88)) | random.getrandbits(1) << 21)
+        floating_point = random.choice((0, 1, 2, 3, 3)) << 13
+        self._set_csr("mstatus", random.choice((0, 0xA, 0x1888, 0x88)) | random.getrandbits(1) << 21 | floating_point)
 
     def _set_csr(self, name: str, value: int) -> None:
         self.asm.li(2, value)
@@ -108,6 +111,7 @@ class MachineGenerator(Generator):
             self._enable: 3,
             self._wait: 1,
             self._enter: 3,
+            self._any_float: 10,
         }
         return super()._kinds() | machine
 
@@ -126,6 +130,10 @@ class MachineGenerator(Generator):
         for field in encoding.fields.values():
             word |= field.insert(field.extract(self.random.getrandbits(32)))
         self.asm.word(word)
+
+    def _any_float(self) -> None:
+        """On any registers: singles that are not NaN-boxed, and the rounding modes that the CSRs came to hold."""
+        self._draw(ARITHMETIC)
 
     def _garbage(self) -> None:
         word = self.random.getrandbits(32)

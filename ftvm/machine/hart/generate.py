@@ -32,7 +32,7 @@ import numpy as np
 from numba import cfunc, types
 
 from ftvm.machine.hart.jit import (
-    compiled, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh,
+    call_float, compiled, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh,
     mulhsu, mulhu, rem, remu, remuw, remw, store16, store32, store64, store8, unreachable,
 )
 from ftvm.machine.hart.bits import clz, clzw, cpop, cpopw, ctz, ctzw, orc_b, rev8, rol, rolw, ror, rorw
@@ -187,6 +187,10 @@ def _handler(operation: Operation, check: list[str]) -> list[str]:
             return _access(operation, advance)
         case Kind.AMO:
             return _atomic(operation, advance)
+        case Kind.FP:
+            # FS must be Dirty already; an illegal instruction has changed nothing and is the driver's.
+            call = f"call_float(ctl[{c.FLOAT_POINTER}], x, np.int64(w >> U32))"
+            return [f"if poison == 0 and {call} != 0:", "    " + advance, "else:", "    " + _LEAVE.format(SLOW)]
         case Kind.CSR_FAST:
             return _CSR_HANDLERS[operation.name](advance)
         case Kind.BRANCH:
