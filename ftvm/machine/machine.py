@@ -337,16 +337,9 @@ class Machine:
 
     def deadline(self) -> int | None:
         """In WFI: the mtime (as `mtime` counts) at which the timer wakes the hart; None when only an input can."""
-        from ftvm.machine.devices import clint
-
-        state = self._state
-        if not state[s.WAITING]:
+        if not self._state[s.WAITING]:
             return None
-        compares = [clint.MTIMECMP] if state[s.MIE] & s.MTIP else []
-        if state[s.MIE] & s.STIP and state[s.MENVCFG] & s.MENVCFG_STCE:
-            compares.append(s.STIMECMP)
-        wakes = [(int(state[one]) & (1 << 64) - 1) - int(state[clint.MTIME_OFFSET]) for one in compares]
-        wake = min(wakes, default=CLOCK_MAX)
+        wake = self._call(c.DO_READ_WAKE_TIME)
         return wake if wake < CLOCK_MAX else None
 
     def digest(self) -> bytes:
