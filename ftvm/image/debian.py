@@ -169,11 +169,6 @@ def _build(request: Request, packages: Sequence[Package], made: Path, reporter: 
         result = Path(scratch, "result")
         for folder in ("result", "kernel", "disk"):
             Path(scratch, folder).mkdir()
-        reporter.step("unpacking the kernel")
-        system = Tree(Path(scratch, "kernel"))
-        _unpack(packages[0], system, _is_of_kernel)
-        _write_kernel(system, result / KERNEL)
-
         reporter.step("unpacking the disk's packages")
         tree = Tree(Path(scratch, "disk"))
         # Its links from /bin and /lib to /usr have to be there before files of other packages are put below them.
@@ -181,12 +176,17 @@ def _build(request: Request, packages: Sequence[Package], made: Path, reporter: 
         for number, package in enumerate(others):
             reporter.progress(number / len(others))
             _unpack(package, tree, contents.wanted)
-
-        reporter.step("making the initramfs")
-        _write_initramfs(system, tree["usr/bin/busybox"].read(), result / INITRD)
         contents.disk(tree, [package.name for package in others])
         reporter.step("making the disk")
-        disk.write_disk(tree, result / DISK, _disk_size(request, tree), uuid.uuid5(uuid.NAMESPACE_OID, made.name))
+        size = _disk_size(request, tree)
+        disk.write_disk(tree, result / DISK, size, uuid.uuid5(uuid.NAMESPACE_OID, made.name))
+
+        reporter.step("unpacking the kernel")
+        system = Tree(Path(scratch, "kernel"))
+        _unpack(packages[0], system, _is_of_kernel)
+        _write_kernel(system, result / KERNEL)
+        reporter.step("making the initramfs")
+        _write_initramfs(system, tree["usr/bin/busybox"].read(), result / INITRD)
         for name in FILES:
             with (result / name).open("rb") as file:
                 os.fsync(file.fileno())
