@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from ftvm.log.entry import LOG_VERSION, Action, Clock, Control, Digest, Entry, Horizon, Input
     from ftvm.log.file import LogReader, LogWriter, Sync, TornTail
     from ftvm.machine.board import BoardConfig
-    from ftvm.machine.machine import Halt, Machine, MachineStatistics, Output, Stop, StopReason
+    from ftvm.machine.machine import Halt, Machine, MachineStatistics, Stop, StopReason
+from ftvm.machine.output import Output
 
 _SOURCES = {
     "ftvm.config": (
@@ -75,7 +76,8 @@ _SOURCES = {
     "ftvm.log.entry": ("LOG_VERSION", "Action", "Clock", "Control", "Digest", "Entry", "Horizon", "Input"),
     "ftvm.log.file": ("LogReader", "LogWriter", "Sync", "TornTail"),
     "ftvm.machine.board": ("BoardConfig",),
-    "ftvm.machine.machine": ("Halt", "Machine", "MachineStatistics", "Output", "Stop", "StopReason"),
+    "ftvm.machine.machine": ("Halt", "Machine", "MachineStatistics", "Stop", "StopReason"),
+    "ftvm.machine.output": ("Output",),
 }
 _WHERE = {name: module for module, names in _SOURCES.items() for name in names}
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ftvm.log.entry import Entry
-from ftvm.machine.machine import Halt, Output
+from ftvm.machine.machine import Halt
+from ftvm.machine.output import Output
 
 if TYPE_CHECKING:
     from ftvm.machine.transfer import TransferStatistics

@@ -11,11 +11,12 @@ compares: nothing that was assembled wrong, by whatever fault, is ever run.
 
 A chunk and the last record, little-endian, each begin
 
-    magic 4 | format version u8 | round u8 | zero pages u16 | pages u16 | 0 u16 | xxh3-64 of what follows
+    magic 4 | format version u8 | round u8 | zero pages u16 | pages u16 | reverted pages u16 | xxh3-64 of what follows
 
-and go on, a chunk with the numbers (u32) of pages that became zero, those of the others, ascending, and their
-contents; the last record with `_END`, and the state array. Pages are not compressed: zlib's fastest level takes 10 ms
-for each MB, several times what the network takes, and zero pages cost four bytes as it is.
+and go on, a chunk with the numbers (u32) of pages that became zero, those of disks' pages that are their image's, those
+of the others, each ascending, and the contents of these; the last record with `_END`, and the state array. Pages are
+not compressed: zlib's fastest level takes 10 ms for each MB, several times what the network takes, and zero pages cost
+four bytes as it is.
 
 What comes from a peer is not believed: the only error is SnapshotError.
 """
@@ -34,10 +35,10 @@ from ftvm.errors import SnapshotError
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 from ftvm.machine.machine import Machine
-from ftvm.machine.memory import HASH_WORDS, PAGE, ZERO_HASH
+from ftvm.machine.memory import HASH_WORDS, PAGE, UNTOUCHED, ZERO_HASH
 from ftvm.machine.snapshot import check_state
 
-VERSION = 1
+VERSION = 2
 """Goes up when the layout above or that of the state array changes."""
 HASH_SIZE = 8 * HASH_WORDS
 CHUNK_PAGES_MAX = 64
@@ -77,11 +78,15 @@ class Outgoing:
             raise SnapshotError(f"an inventory of {len(inventory)} bytes is not one of {memory.pages} pages")
         self._machine = machine
         self._memory = memory
-        hashes = np.frombuffer(inventory or ZERO_HASH.tobytes() * memory.pages, np.uint64)
-        self._theirs = hashes.reshape(memory.pages, HASH_WORDS).copy()
+        self._theirs = memory.initial_hashes()
+        if inventory:
+            self._theirs = np.frombuffer(inventory, np.uint64).reshape(memory.pages, HASH_WORDS).copy()
         self._sent = np.zeros(memory.pages, np.bool_)
         memory.take_dirty(c.DIRTY_SNAPSHOT)
-        self._pending: Sequence[int] = range(memory.pages)
+        first = memory.disk_pages[0]
+        theirs = np.flatnonzero((self._theirs[first:] != UNTOUCHED).any(axis=1)) + first
+        disks = np.union1d(theirs, np.array(memory.written_pages(), np.int64))
+        self._pending: Sequence[int] = [*range(first), *disks.tolist()]
         self._at = 0
         self.round = 1
         self._bytes = self._pages = self._zeros = 0
@@ -100,14 +105,12 @@ class Outgoing:
         numbers, hashes = numbers[differs], hashes[differs]
         self._theirs[numbers] = hashes
         self._sent[numbers] = True
-        is_zero = (hashes == ZERO_HASH).all(axis=1)
-        zeros, full = numbers[is_zero], numbers[~is_zero]
-        chunks = [
-            self._chunk(zeros[at : at + CHUNK_ZEROS_MAX], full[:0]) for at in range(0, len(zeros), CHUNK_ZEROS_MAX)
-        ]
-        chunks += [
-            self._chunk(zeros[:0], full[at : at + CHUNK_PAGES_MAX]) for at in range(0, len(full), CHUNK_PAGES_MAX)
-        ]
+        is_zero, is_image = ((hashes == mark).all(axis=1) for mark in (ZERO_HASH, UNTOUCHED))
+        zeros, images, full = numbers[is_zero], numbers[is_image], numbers[~(is_zero | is_image)]
+        none = full[:0]
+        chunks = [self._chunk(part, none, none) for part in _parts(zeros, CHUNK_ZEROS_MAX)]
+        chunks += [self._chunk(none, part, none) for part in _parts(images, CHUNK_ZEROS_MAX)]
+        chunks += [self._chunk(none, none, part) for part in _parts(full, CHUNK_PAGES_MAX)]
         return chunks
 
     def next_round(self) -> int:
@@ -122,7 +125,7 @@ class Outgoing:
         assert not self.left, "not all was taken"
         state = self._memory.state
         digest = self._machine.digest()
-        return _record(_LAST, self.round, 0, 0, _END.pack(digest, pause_us, self.kept) + state.tobytes())
+        return _record(_LAST, self.round, (0, 0, 0), _END.pack(digest, pause_us, self.kept) + state.tobytes())
 
     @property
     def kept(self) -> int:
@@ -132,14 +135,18 @@ class Outgoing:
     def statistics(self, pause_us: int) -> TransferStatistics:
         return TransferStatistics(self.round, self._bytes, self._pages, self._zeros, self.kept, pause_us)
 
-    def _chunk(self, zeros: NDArray[np.int64], full: NDArray[np.int64]) -> bytes:
-        numbers = np.concatenate((zeros, full)).astype("<u4").tobytes()
+    def _chunk(self, zeros: NDArray[np.int64], images: NDArray[np.int64], full: NDArray[np.int64]) -> bytes:
+        numbers = np.concatenate((zeros, images, full)).astype("<u4").tobytes()
         contents = self._memory.bytes.reshape(-1, PAGE)[full].tobytes()
-        chunk = _record(_CHUNK, self.round, len(zeros), len(full), numbers + contents)
+        chunk = _record(_CHUNK, self.round, (len(zeros), len(full), len(images)), numbers + contents)
         self._bytes += len(chunk)
         self._pages += len(full)
-        self._zeros += len(zeros)
+        self._zeros += len(zeros) + len(images)
         return chunk
+
+
+def _parts(numbers: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [numbers[at : at + size] for at in range(0, len(numbers), size)]
 
 
 class Incoming:
@@ -153,25 +160,29 @@ class Incoming:
 
     def collect(self, chunk: bytes) -> None:
         """Raises SnapshotError for what is not a chunk for this machine."""
-        number, zeros, full, body = _open(chunk, _CHUNK)
-        if zeros > CHUNK_ZEROS_MAX or full > CHUNK_PAGES_MAX or len(body) != 4 * (zeros + full) + PAGE * full:
+        number, (zeros, full, images), body = _open(chunk, _CHUNK)
+        whole = zeros + images + full
+        if zeros + images > CHUNK_ZEROS_MAX or full > CHUNK_PAGES_MAX or len(body) != 4 * whole + PAGE * full:
             raise SnapshotError("a part of the copy has not the size that it says")
         self._round = number
-        numbers = np.frombuffer(body, "<u4", zeros + full).astype(np.int64)
-        for some in (numbers[:zeros], numbers[zeros:]):
-            if len(some) and (some[-1] >= self._memory.pages or not (np.diff(some) > 0).all()):
+        memory = self._memory
+        numbers = np.frombuffer(body, "<u4", whole).astype(np.int64)
+        became_zero, became_image, others = np.split(numbers, (zeros, zeros + images))
+        for some in (became_zero, became_image, others):
+            if len(some) and (some[-1] >= memory.pages or not (np.diff(some) > 0).all()):
                 raise SnapshotError("the pages of a part of the copy are not ascending, or go beyond memory")
-        pages = self._memory.bytes.reshape(-1, PAGE)
-        pages[numbers[:zeros]] = 0
-        pages[numbers[zeros:]] = np.frombuffer(body, np.uint8, PAGE * full, 4 * (zeros + full)).reshape(full, PAGE)
-        self._memory.flags[numbers] |= c.DIRTY_ALL
+        if images and became_image[0] < memory.disk_pages[0]:
+            raise SnapshotError("a part of the copy takes memory for a disk's image")
+        memory.put_pages(became_zero, 0)
+        memory.revert(became_image.tolist())
+        memory.put_pages(others, np.frombuffer(body, np.uint8, PAGE * full, 4 * whole).reshape(full, PAGE))
         self._bytes += len(chunk)
         self._pages += full
-        self._zeros += zeros
+        self._zeros += zeros + images
 
     def finish(self, record: bytes) -> TransferStatistics:
         """The machine is whole, and the one that was sent. SnapshotError if it is not."""
-        number, _, _, body = _open(record, _LAST)
+        number, _, body = _open(record, _LAST)
         if len(body) != _END.size + s.STATE_SIZE * 8:
             raise SnapshotError("the end of the copy has not the size that it should have")
         digest, pause_us, kept = _END.unpack_from(body)
@@ -188,18 +199,18 @@ class CopyDiffers(SnapshotError):
     """The parts were whole, and yet the machine is another: what the receiver had was not what it said."""
 
 
-def _record(magic: bytes, number: int, zeros: int, full: int, body: bytes) -> bytes:
-    return _HEAD.pack(magic, VERSION, number, zeros, full, 0, xxhash.xxh3_64_intdigest(body)) + body
+def _record(magic: bytes, number: int, counts: tuple[int, int, int], body: bytes) -> bytes:
+    return _HEAD.pack(magic, VERSION, number, *counts, xxhash.xxh3_64_intdigest(body)) + body
 
 
-def _open(record: bytes, magic: bytes) -> tuple[int, int, int, memoryview]:
-    """(round, zero pages, other pages, body)."""
+def _open(record: bytes, magic: bytes) -> tuple[int, tuple[int, int, int], memoryview]:
+    """(round, (zero pages, other pages, reverted pages), body)."""
     if len(record) < _HEAD.size:
         raise SnapshotError("a part of the copy is cut off")
-    found, version, number, zeros, full, nothing, checksum = _HEAD.unpack_from(record)
+    found, version, number, zeros, full, images, checksum = _HEAD.unpack_from(record)
     if found != magic or version != VERSION:
         raise SnapshotError(f"a part of the copy is {found!r} of format {version}, not {magic!r} of {VERSION}")
     body = memoryview(record)[_HEAD.size :]
-    if nothing or xxhash.xxh3_64_intdigest(body) != checksum:
+    if xxhash.xxh3_64_intdigest(body) != checksum:
         raise SnapshotError("a part of the copy is damaged: its checksum is wrong")
-    return number, zeros, full, body
+    return number, (zeros, full, images), body

@@ -12,7 +12,8 @@ import pytest
 
 from ftvm.log.entry import Clock, Input
 from ftvm.machine.board import BoardConfig
-from ftvm.machine.machine import UART, Machine, StopReason
+from ftvm.machine.machine import Machine, StopReason
+from ftvm.machine.output import UART
 from tests.needs import need
 
 PACKAGES = {

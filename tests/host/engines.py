@@ -22,7 +22,8 @@ from ftvm.host.reports import (
 from ftvm.host.runner import EngineConfig
 from ftvm.log.entry import Digest, Entry
 from ftvm.machine.board import BoardConfig
-from ftvm.machine.machine import Machine, Output
+from ftvm.machine.machine import Machine
+from ftvm.machine.output import Output
 from ftvm.machine.transfer import Incoming, TransferStatistics, page_hashes
 from tests.host.pair import image
 

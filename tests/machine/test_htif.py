@@ -4,7 +4,8 @@ import pytest
 
 from ftvm.machine.board import RAM_BASE
 from ftvm.machine.hart import state as s
-from ftvm.machine.machine import UART, Halt, Machine, Output, StopReason
+from ftvm.machine.machine import Halt, Machine, StopReason
+from ftvm.machine.output import UART, Output
 from tests.machine.assembler import Assembler
 from tests.machine.guest import A0, ROM_TICKS, T0, T1, boot, load_address, register, stops
 

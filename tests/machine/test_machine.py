@@ -10,7 +10,8 @@ from ftvm.machine.board import CLINT_BASE, FINISHER_BASE, PLIC_BASE, RAM_BASE, U
 from ftvm.machine.devices.uart import OUT_CAPACITY
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
-from ftvm.machine.machine import UART, Halt, Machine, StopReason
+from ftvm.machine.machine import Halt, Machine, StopReason
+from ftvm.machine.output import UART
 from tests.machine.assembler import Assembler
 from tests.machine.guest import (
     A0,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ftvm.log.entry import Action, Clock, Control, Entry, Input
 from ftvm.machine.board import CLINT_BASE, PLIC_BASE, RAM_BASE, UART_BASE
 from ftvm.machine.hart import state as s
-from ftvm.machine.machine import UART, Machine, Output, StopReason
+from ftvm.machine.machine import Machine, StopReason
+from ftvm.machine.output import UART, Output
 from tests.machine.assembler import Assembler
 from tests.machine.guest import A0, A1, A2, BOARD, T0, T1, T2, T3, load_address, program, set_handler, store
 

@@ -15,7 +15,8 @@ from ftvm.machine import snapshot as sn
 from ftvm.machine.board import RAM_MIB_MAX
 from ftvm.machine.devices import clint, uart
 from ftvm.machine.hart import state as s
-from ftvm.machine.machine import UART, Machine
+from ftvm.machine.machine import Machine
+from ftvm.machine.output import UART
 from tests.machine.assembler import Assembler
 from tests.machine.guest import A0, T0, T1, T2, boot, load_address
 

@@ -189,7 +189,7 @@ def test_a_chunk_with_a_right_checksum_and_any_head_is_refused_or_stays_within_m
 
 
 def with_head(record: bytes, **changes: int) -> bytes:
-    names = ("magic", "version", "round", "zeros", "full", "nothing", "checksum")
+    names = ("magic", "version", "round", "zeros", "full", "images", "checksum")
     fields = dict(zip(names, HEAD.unpack_from(record), strict=True)) | changes
     return sealed(HEAD.pack(*fields.values()) + record[HEAD.size :], lambda made: None)
 
@@ -201,7 +201,7 @@ def with_head(record: bytes, **changes: int) -> bytes:
         (CHUNK[:10], "cut off"),
         (LAST, "b'ftve'"),
         (with_head(CHUNK, version=9), "format 9"),
-        (with_head(CHUNK, nothing=1), "damaged"),
+        (with_head(CHUNK, images=1), "size"),
         (with_head(CHUNK, full=CHUNK_PAGES_MAX + 1), "size"),
         (with_head(CHUNK, zeros=1), "size"),
         (sealed(CHUNK, lambda made: made.__setitem__(slice(20, 24), b"\xff\xff\xff\x7f")), "ascending"),

@@ -8,8 +8,9 @@ from ftvm.machine.board import PLIC_BASE, UART_BASE
 from ftvm.machine.bus import bus_read, bus_write, devices_reset, interrupt_lines, uart_changed
 from ftvm.machine.devices import uart
 from ftvm.machine.hart import state as s
-from ftvm.machine.machine import UART, Output, StopReason
+from ftvm.machine.machine import StopReason
 from ftvm.machine.memory import Memory
+from ftvm.machine.output import UART, Output
 from tests.machine.assembler import Assembler
 from tests.machine.guest import A0, A1, T1, boot, load_address, register, store
 
@@ -22,7 +23,7 @@ class Board:
     def __init__(self) -> None:
         self.memory = Memory(1 << 20)
         self.state, self.outputs = self.memory.state, self.memory.outputs
-        devices_reset(self.state)
+        devices_reset(self.memory.control, self.state)
 
     def read(self, register: int) -> int:
         ok, value = bus_read(self.memory.control, self.state, UART_BASE + register, 1)
