@@ -58,6 +58,7 @@ Acquire::https::Timeout "20";
 """
 
 FAULTS: tuple[tuple[str, type[FtvmError], str], ...] = (
+    (r"Could not get lock|Unable to lock", GuestBuildError, "an apt-get of a killed call goes on; try again soon"),
     (r"gpgv.*not.*installed|apt-key.*gpgv", GuestBuildError, "install gpgv, which checks the mirror's signatures"),
     (
         r"NO_PUBKEY|GPG error|KEYSIG|not signed|[Ss]ignatures? |Clearsigned|Hash Sum mismatch|not valid yet|expired",
@@ -122,7 +123,7 @@ class Apt:
         (self._folder / "status").write_text("")
         configuration = CONFIGURATION.format(folder=self._folder, architecture=ARCHITECTURE) + _host_settings()
         (self._folder / "apt.conf").write_text(configuration)
-        self.mirror = source.uri
+        self.mirror, self.suite = source.uri, suite
 
     @property
     def lists_age_s(self) -> float | None:

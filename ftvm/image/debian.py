@@ -106,7 +106,7 @@ def _make(request: Request, reporter: Reporter, cache: Path) -> Path:
     age_s = apt.lists_age_s
     if age_s is None or age_s > LISTS_AGE_MAX_S:
         _update(apt, reporter, needed=age_s is None)
-    packages = [*_kernel_only(apt.resolve(kernel)), *apt.resolve(userland)]
+    packages = _resolved(apt, kernel, userland)
     made = cache / "made" / _key(request, packages)
     if not made.is_dir():
         packages = _fetched(apt, kernel, userland, reporter)
@@ -132,8 +132,7 @@ def _update(apt: Apt, reporter: Reporter, needed: bool) -> None:
 def _fetched(apt: Apt, kernel: Selection, userland: Selection, reporter: Reporter) -> list[Package]:
     """The packages, all of them there and whole. A mirror drops old packages: its lists may have to be asked anew."""
     for is_last in (False, True):
-        kernel_packages, others = _kernel_only(apt.resolve(kernel)), apt.resolve(userland)
-        packages = [*kernel_packages, *others]
+        packages = _resolved(apt, kernel, userland)
         absent = [package for package in packages if not package.path.exists()]
         if absent:
             size = sum(package.size for package in absent)
@@ -151,14 +150,21 @@ def _fetched(apt: Apt, kernel: Selection, userland: Selection, reporter: Reporte
     return packages
 
 
-def _kernel_only(packages: Sequence[Package]) -> list[Package]:
-    """The package that holds the kernel itself, not the one that says which is the newest."""
-    found = [
-        package for package in packages if package.name.startswith("linux-image-") and package.name != KERNEL_PACKAGE
+def _resolved(apt: Apt, kernel: Selection, userland: Selection) -> list[Package]:
+    """The package that holds the kernel, and after it all that the disk needs."""
+    try:
+        found = apt.resolve(kernel)
+    except GuestBuildError as error:
+        if KERNEL_PACKAGE not in str(error):
+            raise
+        raise GuestBuildError(f"{apt.mirror} has no riscv64 in {apt.suite}; Debian has it from {SUITE} on") from None
+    # Another package only says which kernel is the newest.
+    kernels = [
+        package for package in found if package.name != KERNEL_PACKAGE and package.name.startswith("linux-image-")
     ]
-    if len(found) != 1:
-        raise GuestBuildError(f"the suite has no kernel for riscv64: {KERNEL_PACKAGE} leads to {len(found)} of them")
-    return found
+    if len(kernels) != 1:
+        raise GuestBuildError(f"{KERNEL_PACKAGE} of {apt.suite} leads to {len(kernels)} kernels, not to one")
+    return [*kernels, *apt.resolve(userland)]
 
 
 def _build(request: Request, packages: Sequence[Package], made: Path, reporter: Reporter) -> None:
@@ -169,11 +175,6 @@ def _build(request: Request, packages: Sequence[Package], made: Path, reporter: 
         result = Path(scratch, "result")
         for folder in ("result", "kernel", "disk"):
             Path(scratch, folder).mkdir()
-        reporter.step("unpacking the kernel")
-        system = Tree(Path(scratch, "kernel"))
-        _unpack(packages[0], system, _is_of_kernel)
-        _write_kernel(system, result / KERNEL)
-
         reporter.step("unpacking the disk's packages")
         tree = Tree(Path(scratch, "disk"))
         # Its links from /bin and /lib to /usr have to be there before files of other packages are put below them.
@@ -181,12 +182,17 @@ def _build(request: Request, packages: Sequence[Package], made: Path, reporter: 
         for number, package in enumerate(others):
             reporter.progress(number / len(others))
             _unpack(package, tree, contents.wanted)
-
-        reporter.step("making the initramfs")
-        _write_initramfs(system, tree["usr/bin/busybox"].read(), result / INITRD)
         contents.disk(tree, [package.name for package in others])
         reporter.step("making the disk")
-        disk.write_disk(tree, result / DISK, _disk_size(request, tree), uuid.uuid5(uuid.NAMESPACE_OID, made.name))
+        size = _disk_size(request, tree)
+        disk.write_disk(tree, result / DISK, size, uuid.uuid5(uuid.NAMESPACE_OID, made.name))
+
+        reporter.step("unpacking the kernel")
+        system = Tree(Path(scratch, "kernel"))
+        _unpack(packages[0], system, _is_of_kernel)
+        _write_kernel(system, result / KERNEL)
+        reporter.step("making the initramfs")
+        _write_initramfs(system, tree["usr/bin/busybox"].read(), result / INITRD)
         for name in FILES:
             with (result / name).open("rb") as file:
                 os.fsync(file.fileno())

@@ -21,6 +21,8 @@ MIB = 1 << 20
 FREE_SIZE = 64 * MIB
 """What a disk of no given size has room for beside its contents."""
 JOURNAL_SIZE = 8 * MIB
+SIZE_MIN = 32 * MIB
+"""mke2fs refuses such a journal on a smaller one."""
 INODE_SIZE = 256
 INODES_FREE_MIN = 4096
 FEATURES = (
@@ -56,7 +58,7 @@ def size_needed(tree: Tree) -> int:
     """Bytes, in whole MiB, without which the file system cannot hold the tree."""
     blocks = sum(1 + node.size // BLOCK_SIZE for node in tree.nodes.values())
     fixed = JOURNAL_SIZE + _inodes(tree) * INODE_SIZE
-    return -(-(blocks * BLOCK_SIZE * 101 // 100 + fixed + MIB) // MIB) * MIB
+    return max(SIZE_MIN, -(-(blocks * BLOCK_SIZE * 101 // 100 + fixed + MIB) // MIB) * MIB)
 
 
 def write_disk(tree: Tree, path: Path, size: int, identity: uuid.UUID) -> None:
