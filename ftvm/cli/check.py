@@ -55,12 +55,13 @@ def _certified(config: Config) -> list[str]:
 
 
 def _check_image(config: Config) -> str:
+    from ftvm.machine.board import BoardConfig
     from ftvm.machine.image import load_image
 
     path = config.machine.image
     try:
         content = path.read_bytes()
-        load_image(content, config.machine.ram_mib << 20)
+        load_image(content, BoardConfig(config.machine.ram_mib))
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}; set [machine] image to a guest image") from None
     except ImageError as error:

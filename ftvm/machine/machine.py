@@ -66,7 +66,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """The machine is off: `how` is "finisher", "htif" or "power-off"; `code` is 0 where `ok`."""
+    """The machine is off: `how` is "finisher", "htif", "power-off" or "sbi"; `code` is 0 where `ok`."""
 
     ok: bool
     code: int
@@ -87,7 +87,7 @@ class MachineStatistics:
     code_stores: int
 
 
-_HOW = {s.HALT_FINISHER: "finisher", s.HALT_HTIF: "htif", s.HALT_POWER_OFF: "power-off"}
+_HOW = {s.HALT_FINISHER: "finisher", s.HALT_HTIF: "htif", s.HALT_POWER_OFF: "power-off", s.HALT_SBI: "sbi"}
 
 
 def _described(disks: Sequence[DiskConfig]) -> str:
@@ -172,7 +172,7 @@ class Machine:
 
         self.board = board
         self.image = image
-        self._loaded: Image = load_image(image, board.ram_mib << 20)
+        self._loaded: Image = load_image(image, board)
         self.image_hash = xxhash.xxh3_128_digest(image)
         self.config_hash = xxhash.xxh3_128_digest(f"ftvm {LOG_VERSION} {board}".encode())
         self._memory = Memory(board.ram_mib << 20, disks)
@@ -196,7 +196,7 @@ class Machine:
             memory.clear()
         for segment in image.segments:
             memory.write(segment.offset, segment.data)
-        memory.write(memory.ram_bytes, reset_rom(image.entry))
+        memory.write(memory.ram_bytes, reset_rom(image.entry, image.device_tree, image.next_entry))
         tick, not_retired = int(state[s.TICK]), int(state[s.NOT_RETIRED])
         state[: s.CLOCK_AT] = 0
         state[s.TICK], state[s.NOT_RETIRED] = tick, not_retired
@@ -204,6 +204,8 @@ class Machine:
         state[s.PC], state[s.PRIV], state[s.RESERVATION] = 0x1000, s.MACHINE, -1
         state[s.MCOUNTEREN] = state[s.SCOUNTEREN] = s.COUNTEREN_WRITABLE
         state[s.TOHOST], state[s.FROMHOST] = image.tohost, image.fromhost
+        for index, value in image.words:
+            state[index] = value
         self._call(c.DO_RESET_DEVICES)
         self._watch_tohost()
 

@@ -1,5 +1,7 @@
 """`python -m tests.differential --programs N [--seed S]`: a campaign against unicorn, or kernel against reference.
 
+At level "float", a program is LENGTH floating-point instructions on operands of their own.
+
 Exit code 0 when nothing differed, 1 otherwise. Each mismatch is printed with its seed and a minimised listing.
 """
 
@@ -9,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 from tests.differential.campaign import campaign
+from tests.differential.floats import float_campaign
 from tests.differential.machines import machine_campaign
 from tests.machine.engines import on_kernel, on_reference
 from tests.machine.oracles import Unicorn
@@ -22,6 +25,9 @@ def reports(arguments: argparse.Namespace) -> Iterator[str | None]:
     seeds = range(arguments.seed, arguments.seed + arguments.programs)
     if arguments.level == "machine":
         yield from machine_campaign(seeds, arguments.length)
+        return
+    if arguments.level == "float":
+        yield from float_campaign(seeds, arguments.length)
         return
     oracle = Unicorn()
     for seed in seeds:
@@ -37,7 +43,9 @@ def main() -> int:
     parser.add_argument("--programs", type=int, default=1000, help="how many, with seeds from --seed on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--length", type=int, default=200, help="steps of a program, each one to some instructions")
-    parser.add_argument("--level", choices=("user", "machine"), default="user", help="see tests/machine/programs.py")
+    parser.add_argument(
+        "--level", choices=("user", "machine", "float"), default="user", help="see tests/machine/programs.py"
+    )
     parser.add_argument("--reference-every", type=int, default=10, help="run the slow reference on every nth program")
     arguments = parser.parse_args()
     began = time.monotonic()

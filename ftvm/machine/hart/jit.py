@@ -15,6 +15,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.cpython import numbers
 from numba.extending import intrinsic
 
 
@@ -35,6 +36,11 @@ Binary = Callable[[int, int], int]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Numba tells LLVM that sums and products of int64 never overflow ("nsw"), after which LLVM may assume anything of one
+# that does: (a * b != 0) becomes (a != 0 and b != 0). The guest's arithmetic wraps.
+assert hasattr(numbers, "_int_arith_flags"), "this numba says otherwise that signed overflow is undefined"
+numbers._int_arith_flags = lambda result_type: []
 
 # Merging the tails of the handlers turns the interpreter's jumps into jumps to jumps.
 llvm.set_option("ftvm", "-enable-tail-merge=false")

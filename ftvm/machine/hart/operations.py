@@ -4,7 +4,8 @@ Names are those of `encodings.py`; rows that it does not know are forms that dec
 jumps that leave their page (`jalx`, `beqx`, ...), `j` and `jr`, and the marks `undecoded`, `page_end`, `straddle` and
 `illegal`.
 Floating-point registers are numbers from `state.F` on in `rd` and `rs2`; all floating-point arithmetic is one
-operation, `fp`, with the instruction as its immediate.
+operation, `fp`, with the instruction as its immediate. CSR instructions have it too; those that kernels live by
+have forms of their own, whose operand is `rs1`, or'ed with the number `rs2`.
 An operation that compressed instructions also need has a twin `name_c`, which is 2 bytes long.
 """
 
@@ -35,6 +36,7 @@ class Kind(IntEnum):
     INDIRECT_LINK = auto()
     AMO = auto()
     CSR = auto()
+    CSR_FAST = auto()
     FP = auto()
     SYSTEM = auto()
     MARK = auto()
@@ -142,6 +144,7 @@ _JUMPS = {
 }
 AMOS = ("amoswap", "amoadd", "amoxor", "amoand", "amoor", "amomin", "amomax", "amominu", "amomaxu", "lr", "sc")
 _CSRS = ("csrrw", "csrrs", "csrrc", "csrrwi", "csrrsi", "csrrci")
+CSRS_FAST = ("sstatus_set", "sstatus_clear", "sscratch_swap", "time_read")
 _SYSTEM = ("ecall", "ebreak", "mret", "sret", "wfi", "sfence.vma")
 _TWINS = (
     "li mv addi add sub slli srli srai andi addiw addw subw xor or and lw ld sw sd beq bne beqx bnex j jalx jalr jr "
@@ -165,8 +168,7 @@ def _rows() -> list[Operation]:
     ]
     rows += [Operation(name, Kind.FLOAD, load, size=size) for name, (load, size) in _FLOADS.items()]
     rows += [
-        Operation(name, Kind.FSTORE, f"{store}(mem, p, {RS2})", size=size)
-        for name, (store, size) in _FSTORES.items()
+        Operation(name, Kind.FSTORE, f"{store}(mem, p, {RS2})", size=size) for name, (store, size) in _FSTORES.items()
     ]
     for name, condition in BRANCHES.items():
         rows += [
@@ -189,6 +191,7 @@ def _ordered() -> tuple[Operation, ...]:
         for name in AMOS
         for width, size in (("w", 4), ("d", 8))
     ]
+    slow += [Operation(name, Kind.CSR_FAST) for name in CSRS_FAST]
     slow += [Operation(name, Kind.CSR) for name in _CSRS]
     slow += [Operation("fp", Kind.FP)]
     slow += [Operation(name, Kind.SYSTEM) for name in _SYSTEM]
@@ -205,6 +208,7 @@ ILLEGAL, STRADDLE = NUMBER["illegal"], NUMBER["straddle"]
 LI, MV, ADDI, ADD = NUMBER["li"], NUMBER["mv"], NUMBER["addi"], NUMBER["add"]
 J, JAL, JALX, JALR, JR = (NUMBER[name] for name in ("j", "jal", "jalx", "jalr", "jr"))
 J_C, JR_C = NUMBER["j_c"], NUMBER["jr_c"]
+SSTATUS_SET, SSTATUS_CLEAR, SSCRATCH_SWAP, TIME_READ = (NUMBER[name] for name in CSRS_FAST)
 ECALL, EBREAK, MRET, SRET, WFI, SFENCE_VMA = (NUMBER[name] for name in _SYSTEM)
 
 # The same facts by number, as compiled code wants them.

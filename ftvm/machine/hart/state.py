@@ -95,6 +95,7 @@ STATE_SIZE = UART_AT + UART_SIZE
 HALT_FINISHER = 1
 HALT_HTIF = 2
 HALT_POWER_OFF = 3
+HALT_SBI = 4
 
 USER = 0
 SUPERVISOR = 1
@@ -193,6 +194,9 @@ CAUSE_LOAD_MISALIGNED = 4
 CAUSE_LOAD_ACCESS = 5
 CAUSE_STORE_MISALIGNED = 6
 CAUSE_STORE_ACCESS = 7
+CAUSE_FETCH_PAGE = 12
+CAUSE_LOAD_PAGE = 13
+CAUSE_STORE_PAGE = 15
 CAUSE_ECALL_U = 8
 """+ privilege mode: 8 from U, 9 from S, 11 from M. mtval: the instruction's bits (16 of a compressed one) for
 an illegal instruction, the pc for EBREAK, 0 for ECALL and interrupts, the address for accesses; an instruction
