@@ -10,6 +10,7 @@ from random import Random
 
 from ftvm.machine.hart.encodings import CSRS, encode
 from tests.machine.probes import (
+    BASE,
     DATA,
     ECALLS,
     FS_CLEAN,
@@ -413,6 +414,10 @@ ONLY_HERE = {table.__name__: table for table in (protected_halfwords, swallowed,
 """Where QEMU does not do what the manual says, or does not end: for kernel and reference."""
 
 
+FREE = BASE + 0x40_0000
+"""The 2 MiB from here on are used for nothing else."""
+
+
 def random_cases(seed: int, count: int) -> list[Case]:
     """Entries at all three levels, protection, modes and accesses at random, often over the border of two pages."""
     random = Random(f"probes:{seed}")
@@ -430,26 +435,25 @@ def _random_case(random: Random) -> Case:
     if name in ("load", "store") and random.randrange(3):
         code = access(random.choice((1, 2, 4, 8)), name == "store")
     page = random.choice((0, 1))
-    offset = random.choice((0, 8, 0x7F8, 0xFF8, *(range(0xFF0, 0x1000)))) & (~3 if name == "fetch" else -1)
+    offset = random.choice((0, 8, 0x7F8, 0xFF8, *range(0xFF0, 0x1000)))
+    if name == "fetch":
+        # Where no other case has stored.
+        offset = random.choice((0x100, 0x104, 0xA00))
     flags = [_random_flags(random, mode) for _ in range(3)]
     patches = [(TABLE_L0 + 8 * index, pte(DATA + 0x1000 * random.randrange(4), flags[index])) for index in range(2)]
-    if random.randrange(4) == 0:
-        target = random.choice((DATA, TABLE_L0, DATA & ~0x1F_FFFF))
-        patches.append((TABLE_L1, pte(target, random.choice((V, V, flags[2])))))
-    else:
-        patches.append((TABLE_L1, pte(TABLE_L0, V)))
-    # What QEMU checks of an access over two pages depends on its TLB, and it hangs at code in pages of which PMP
-    # protects a part.
+    superpage = random.randrange(6) == 0
+    patches.append((TABLE_L1, pte(FREE, flags[2]) if superpage else pte(TABLE_L0, V)))
     config, addresses = PMP_ALL << 56, (0, 0, 0, 0, 0, 0, EVERYTHING)
-    if name != "fetch" and offset <= 0xFF8:
-        config, addresses = _random_protection(random)
+    if offset <= 0xFF8:
+        config, addresses = _random_protection(random, whole=name in ("fetch", "amo"))
+    satp = random.choice((0, SV39, SV39, SV39, SV39 | random.getrandbits(16) << 44))
     return Case(
         code=code,
         patches=tuple(patches),
         mode=mode,
         mstatus=mstatus,
-        satp=random.choice((0, SV39, SV39, SV39, SV39 | random.getrandbits(16) << 44)),
-        x10=MAPPED + 0x1000 * page + offset,
+        satp=satp,
+        x10=(MAPPED if satp else DATA) + 0x1000 * page + offset,
         x11=random.getrandbits(64),
         in_place=mprv,
         medeleg=random.choice((0, DELEGATED, random.getrandbits(16) & DELEGATED)),
@@ -467,15 +471,19 @@ def _random_flags(random: Random, mode: int) -> int:
     return flags | random.choice((0, G))
 
 
-def _random_protection(random: Random) -> tuple[int, tuple[int, ...]]:
+def _random_protection(random: Random, whole: bool) -> tuple[int, tuple[int, ...]]:
+    """Entries 1 to 7, of `whole` pages if QEMU needs that. None is smaller than 8 bytes, so that no access holds one
+    and more. Tables that can be read can be written too, for QEMU does not ask before it sets A and D.
+    """
     config = PMP_ALL << 56
     addresses = []
     kind = 0
     for entry in range(1, 7):
+        kind = random.choice((0, 0, NAPOT, NAPOT, 0 if kind == NAPOT or whole else TOR))
         page = random.choice((DATA, DATA + 0x1000, DATA + 0x2000, TABLE_L0, TABLE_L1))
-        around = page + random.choice((0, 0, 0xFF0, 0xFF8))
-        # No entry is smaller than 8 bytes, so that no access holds a whole one.
-        kind = random.choice((0, 0, 0, NAPOT, NAPOT, 0 if kind == NAPOT else TOR))
-        config |= (kind | random.choice((*PMP_ALLOWED, 7, 7))) << 8 * entry
-        addresses.append(napot(around, random.choice((8, 16, 4096, 8192))) if kind == NAPOT else around >> 2)
+        around = page if whole else page + random.choice((0, 0, 0xFF0, 0xFF8))
+        allowed = random.choice((0, 3, 4, 7, 7) if kind == TOR or page < DATA else (*PMP_ALLOWED, 7, 7))
+        config |= (kind | allowed) << 8 * entry
+        size = random.choice((4096, 8192) if whole else (8, 16, 4096, 8192))
+        addresses.append(napot(around, size) if kind == NAPOT else around >> 2)
     return config, (*addresses, EVERYTHING)
