@@ -337,13 +337,9 @@ class Machine:
 
     def deadline(self) -> int | None:
         """In WFI: the mtime (as `mtime` counts) at which the timer wakes the hart; None when only an input can."""
-        from ftvm.machine.devices import clint
-
-        state = self._state
-        if not state[s.WAITING] or not state[s.MIE] & s.MTIP:
+        if not self._state[s.WAITING]:
             return None
-        compare = int(state[clint.MTIMECMP]) & (1 << 64) - 1
-        wake = compare - int(state[clint.MTIME_OFFSET])
+        wake = self._call(c.DO_READ_WAKE_TIME)
         return wake if wake < CLOCK_MAX else None
 
     def digest(self) -> bytes:

@@ -82,6 +82,7 @@ class Memory:
         self._tlb = np.full(c.DATA_CONTEXTS * c.TLB_WORDS * c.DATA_TLB_ENTRIES, -1, np.int64)
         self._page_walk = np.zeros(self.pages, np.int64)
         self._page_slot = np.full(self.pages, -1, np.int64)
+        self._chain = np.zeros(c.CHAIN_WORDS, np.int64)
         self._slots = np.full((3, c.SLOTS_MAX), -1, np.int64)
         self._hashes = self.initial_hashes()
         self._scrubbed = 0
@@ -99,6 +100,7 @@ class Memory:
             c.SLOT_HITS_POINTER: self._slots[1],
             c.SLOT_FREE_POINTER: self._slots[2],
             c.OUTPUTS_POINTER: self.outputs,
+            c.CHAIN_POINTER: self._chain,
         }
         for index, array in pointers.items():
             self.control[index] = array.ctypes.data

@@ -52,12 +52,9 @@ def mtime(state: Words) -> int:
 
 
 @compiled
-def _tick_of(state: Words, compare: int) -> int:
-    """The first tick at which mtime has reached `compare` if nothing but time happens; NEVER without one."""
-    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
-    if (base ^ _SIGN) >= (compare ^ _SIGN):
-        return 0
-    need = compare - base
+def clock_tick(state: Words, need: int) -> int:
+    """The first tick at which the clock is `need` (not negative) beyond CLOCK_BASE, if no Clock entry comes; NEVER
+    without one."""
     rate = state[CLOCK_RATE]
     if need < 0 or need > state[CLOCK_ROOM] or rate == 0:
         return NEVER
@@ -75,15 +72,21 @@ def _tick_of(state: Words, compare: int) -> int:
 
 
 @compiled
+def _tick_of(state: Words, compare: int) -> int:
+    """The first tick after this one at which mtime has reached `compare`; NEVER if it has already."""
+    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
+    if (base ^ _SIGN) >= (compare ^ _SIGN):
+        return NEVER
+    tick = clock_tick(state, compare - base)
+    return tick if tick > state[s.TICK] else NEVER
+
+
+@compiled
 def timer_tick(state: Words) -> int:
     """The first tick after this one at which MTIP or STIP rises if nothing but time happens; NEVER without one."""
     found = _tick_of(state, state[MTIMECMP])
-    if found <= state[s.TICK]:
-        found = NEVER
     if state[s.MENVCFG] & s.MENVCFG_STCE:
-        supervisor = _tick_of(state, state[s.STIMECMP])
-        if state[s.TICK] < supervisor < found:
-            found = supervisor
+        found = min(found, _tick_of(state, state[s.STIMECMP]))
     return found
 
 

@@ -20,9 +20,9 @@ OUT_DEADLINE = 6
 
 FAULT_CAUSE = 7
 FAULT_VALUE = 19
-PENDING = 22
+PENDING = 51
 """Interrupts that mie enables and that are pending throughout the present stretch, for it ends when one rises."""
-END = 23
+END = 52
 """Tick at which the present stretch ends."""
 
 STATE_POINTER = 8
@@ -38,6 +38,8 @@ SLOT_FREE_POINTER = 17
 OUTPUTS_POINTER = 18
 FAST_CORE_POINTER = 20
 EXACT_CORE_POINTER = 21
+CHAIN_POINTER = 22
+"""The descriptor chain that a virtio device is working on, checked: CHAIN_WORDS, see `devices/virtio/queue.py`."""
 
 RAM_BYTES = 24
 SLOTS_USED = 25
@@ -100,6 +102,8 @@ DO_RESIZE = 7
 DO_SET_REAL_TIME = 8
 """Argument: nanoseconds since 1970, now."""
 
+DO_READ_WAKE_TIME = 9
+
 SLOT_WORDS = 2049
 """A page's decoded code: one word per halfword, and PAGE_END."""
 SCRATCH_WORDS = 2050
@@ -128,6 +132,9 @@ STREAM_OUT_STOP = 1 << 18
 """Bytes of a stream that nobody has taken: then the guest stops at once."""
 STREAM_OUT_SIZES = (1 << 25, 1 << 21)
 """What one instruction can send comes on top of STREAM_OUT_STOP: a queue of the largest frames, or of buffers."""
+
+CHAIN_SEGMENTS_MAX = 256
+CHAIN_WORDS = 4 + 2 * CHAIN_SEGMENTS_MAX
 
 DIRTY_DIGEST = 1
 DIRTY_SNAPSHOT = 2

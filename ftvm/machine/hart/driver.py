@@ -6,17 +6,20 @@ when an instruction may have changed what the boundary looks at. A stretch never
 the boundary does nothing when there is nothing to do.
 """
 
-from ftvm.machine.bus import devices_reset, interrupt_lines, uart_changed
-from ftvm.machine.devices.clint import clock, set_clock, timer_tick
+from ftvm.machine.bus import devices_advance, devices_reset, interrupt_lines, next_event, uart_changed
+from ftvm.machine.devices.clint import clock, set_clock, wake_time
+from ftvm.machine.devices.rtc import alarm_clock, set_real_time
 from ftvm.machine.devices.uart import OUT_CAPACITY, OUT_COUNT, uart_refill
+from ftvm.machine.devices.virtio.entropy import entropy_receive
+from ftvm.machine.devices.virtio.transport import virtio_receive, virtio_resize
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import operations as o
 from ftvm.machine.hart import state as s
 from ftvm.machine.hart.access import CHANGED, DONE, RESET, TRAPPED, atomic, load, load_register, store
-from ftvm.machine.hart.csr import MCYCLE, PMPADDR0, PMPCFG0, SSCRATCH, SSTATUS, STVAL, TIME, csr_execute
+from ftvm.machine.hart.csr import MCYCLE, PMPADDR0, PMPCFG0, SSCRATCH, SSTATUS, STVAL, csr_execute
+from ftvm.machine.hart.decode import NO_PAGE, decode, decode_at
 from ftvm.machine.hart.fpu import fp_execute
 from ftvm.machine.hart.generate import BUDGET, DECODE, FETCH
-from ftvm.machine.hart.generated import fields
 from ftvm.machine.hart.jit import Words, as_bytes, as_codes, as_words, call_core, compiled, load16u, signed
 from ftvm.machine.hart.mmu import ALONE, map_code, set_context, translate_fetch
 from ftvm.machine.hart.pages import flush_tlbs, flush_translations
@@ -26,89 +29,7 @@ from ftvm.machine.sbi import sbi_call
 KIND_LOAD, KIND_STORE, KIND_AMO = int(o.Kind.LOAD), int(o.Kind.STORE), int(o.Kind.AMO)
 KIND_FLOAD, KIND_FSTORE, KIND_FP = int(o.Kind.FLOAD), int(o.Kind.FSTORE), int(o.Kind.FP)
 KIND_CSR, KIND_CSR_FAST = int(o.Kind.CSR), int(o.Kind.CSR_FAST)
-DECODE_AHEAD_MAX = 64
-NO_PAGE = 1 << 40
-"""Offset in its page of an instruction all of whose jumps leave the page."""
-
-
-@compiled
-def _encode(op: int, rd: int, rs1: int, rs2: int, imm: int) -> int:
-    low = op | (rd << 8) | (rs1 << 16) | (rs2 << 24)
-    return low | (imm << 32)
-
-
-@compiled
-def _fast_csr(word: int) -> tuple[int, int, int]:
-    """(operation, rs1, rs2) of a CSR instruction that the core can do; operation 0 for others."""
-    csr, function, rs1 = (word >> 20) & 0xFFF, (word >> 12) & 7, (word >> 15) & 31
-    if csr == SSTATUS and function & 2 and rs1 != 0:
-        op = o.SSTATUS_CLEAR if function & 1 else o.SSTATUS_SET
-        return (op, 0, rs1) if function & 4 else (op, rs1, 0)
-    if csr == SSCRATCH and function == 1:
-        return o.SSCRATCH_SWAP, rs1, 0
-    if csr == TIME and function == 2 and rs1 == 0:
-        return o.TIME_READ, 0, 0
-    return 0, 0, 0
-
-
-@compiled
-def decode(word: int, offset: int) -> int:
-    """The decoded form of an instruction, `offset` halfwords into its page."""
-    op, rd, rs1, rs2, imm = fields(word)
-    if o.KIND[op] == KIND_CSR:
-        fast, operand, number = _fast_csr(word)
-        if fast:
-            op, rd, rs1, rs2 = fast, (word >> 7) & 31, operand, number
-    elif op == o.ADDI and rs1 == 0:
-        op = o.LI
-    elif op == o.ADD and rs1 == 0:
-        op = o.MV
-    elif o.FAR[op]:
-        imm >>= 1
-        if not 0 <= offset + imm < 2048:
-            op = o.FAR[op]
-    elif op == o.JAL:
-        imm >>= 1
-        if not 0 <= offset + imm < 2048:
-            op = o.JALX
-        elif rd == 0:
-            op = o.J
-    elif op == o.JALR and rd == 0:
-        op = o.JR
-    if rd == 0:
-        rd = s.X_SINK
-    if word & 3 != 3:
-        op = o.TWIN[op]
-    return _encode(op, rd, rs1, rs2, imm)
-
-
-@compiled
-def _decode_at(ctl: Words) -> None:
-    """Decode from where the core stopped, ahead to the next jump or to what is decoded already."""
-    index = ctl[c.INDEX]
-    slot = (index - c.SCRATCH_WORDS) // c.SLOT_WORDS
-    offset = (index - c.SCRATCH_WORDS) % c.SLOT_WORDS
-    at = as_words(ctl[c.SLOT_PAGE_POINTER])[slot] << 12
-    mem = as_bytes(ctl[c.MEMORY_POINTER])
-    code = as_codes(ctl[c.CODE_POINTER])
-    for _ in range(DECODE_AHEAD_MAX):
-        word = load16u(mem, at + 2 * offset)
-        length = 1
-        if word & 3 == 3:
-            if offset == 2047:
-                code[index] = o.STRADDLE
-                return
-            word |= load16u(mem, at + 2 * offset + 2) << 16
-            length = 2
-        decoded = decode(word, offset)
-        code[index] = decoded
-        ctl[c.COUNT_DECODED] += 1
-        op = decoded & 255
-        offset += length
-        index += length
-        jumps = op in (o.J, o.J_C, o.JR, o.JR_C, o.ILLEGAL)
-        if jumps or offset > 2047 or code[index] != o.UNDECODED:
-            return
+_SOME, _FULL = 1, 2
 
 
 @compiled
@@ -289,7 +210,7 @@ def _execute(ctl: Words, state: Words, end: int) -> int:
         if reason == BUDGET or ctl[c.LEFT] <= 0:
             return DONE
         if reason == DECODE:
-            _decode_at(ctl)
+            decode_at(ctl)
         elif reason == FETCH:
             found = map_code(ctl, state)
             if found == ALONE:
@@ -309,20 +230,38 @@ def _execute(ctl: Words, state: Words, end: int) -> int:
 
 
 @compiled
+def _outputs_wait(ctl: Words) -> int:
+    """For the host to take them: 0, _SOME, or _FULL when the guest must not go on before."""
+    count = as_words(ctl[c.OUTPUTS_POINTER])[OUT_COUNT]
+    full = count >= OUT_CAPACITY
+    for stream in range(s.STREAMS):
+        sent = ctl[c.STREAM_OUT_COUNT + stream]
+        count += sent
+        full |= sent >= c.STREAM_OUT_STOP
+    if full:
+        return _FULL
+    return _SOME if count else 0
+
+
+@compiled
 def run(ctl: Words) -> int:
     """Run until tick `ctl[STOP]` or an earlier reason; which, is the STOP_* that is returned."""
     state = as_words(ctl[c.STATE_POINTER])
-    outputs = as_words(ctl[c.OUTPUTS_POINTER])
     while True:
         tick = state[s.TICK]
+        devices_advance(state)
         if state[s.HALT_HOW]:
             return c.STOP_HALTED
         if ctl[c.ATTENTION]:
             return c.STOP_ATTENTION
-        if outputs[OUT_COUNT]:
+        if ctl[c.WANTS]:
+            ctl[c.WANTS] = 0
+            return c.STOP_WANTS
+        waiting = _outputs_wait(ctl)
+        if waiting:
             if ctl[c.OUT_DEADLINE] == 0:
                 ctl[c.OUT_DEADLINE] = tick + c.OUTPUT_DELAY_TICKS
-            if tick >= ctl[c.OUT_DEADLINE] or outputs[OUT_COUNT] >= OUT_CAPACITY:
+            if tick >= ctl[c.OUT_DEADLINE] or waiting == _FULL:
                 return c.STOP_OUTPUT
         if tick >= ctl[c.STOP]:
             return c.STOP_LIMIT
@@ -339,7 +278,11 @@ def run(ctl: Words) -> int:
                 state[s.TICK] += 1
                 continue
         ctl[c.PENDING] = pending
-        if _execute(ctl, state, min(ctl[c.STOP], timer_tick(state))) == RESET:
+        event = next_event(state)
+        end = ctl[c.STOP]
+        if tick < event < end:
+            end = event
+        if _execute(ctl, state, end) == RESET:
             return c.STOP_RESET
 
 
@@ -351,12 +294,23 @@ def serve(ctl: Words) -> int:
     if command == c.DO_RUN:
         return run(ctl)
     if command == c.DO_RESET_DEVICES:
-        devices_reset(state)
+        devices_reset(ctl, state)
     elif command == c.DO_SET_CLOCK:
         set_clock(state, ctl[c.ARGUMENTS], ctl[c.ARGUMENTS + 1], ctl[c.ARGUMENTS + 2])
+        devices_advance(state)
     elif command == c.DO_READ_CLOCK:
         return clock(state)
+    elif command == c.DO_READ_WAKE_TIME:
+        return min(wake_time(state), alarm_clock(state))
     elif command == c.DO_RECEIVE:
         uart_refill(state)
         uart_changed(state)
+    elif command == c.DO_RECEIVE_STREAM:
+        virtio_receive(ctl, state, ctl[c.ARGUMENTS])
+    elif command == c.DO_ENTROPY:
+        entropy_receive(ctl, state, ctl[c.ARGUMENTS])
+    elif command == c.DO_RESIZE:
+        virtio_resize(state, ctl[c.ARGUMENTS], ctl[c.ARGUMENTS + 1])
+    elif command == c.DO_SET_REAL_TIME:
+        set_real_time(state, ctl[c.ARGUMENTS])
     return 0

@@ -6,10 +6,10 @@ inside its page adds its immediate to `idx`: no program counter is kept while co
 a page's last is PAGE_END, which is not counted. `page` is the address that `idx << 1` is relative to.
 
 Loads and stores compare one TLB tag with the address, of which the bits below the access's size are kept: a miss, a
-misaligned address, a device, a page not yet dirty and a page with decoded code all fail the same comparison; what is only
-misaligned, and inside its page, passes a second one. Floating-point accesses compare with FP_POISON or'ed in, so that
-they fail while mstatus.FS has to be looked at or set. Whatever fails ends the core with SLOW and the count restored: the
-driver does that instruction. Nothing is called from the core.
+misaligned address, a device, a page not yet dirty and a page with decoded code all fail the same comparison; what is
+only misaligned, and inside its page, passes a second one. Floating-point accesses compare with FP_POISON or'ed in, so
+that they fail while mstatus.FS has to be looked at or set. Whatever fails ends the core with SLOW and the count
+restored: the driver does that instruction. Nothing is called from the core.
 
 Two cores come out: the fast one counts every instruction but compares the count at taken jumps only, so it needs
 FAST_TICKS_MIN ticks in hand; the exact one compares before every instruction and finishes a run.
