@@ -193,6 +193,8 @@ def _record(asm: Assembler, ending: int) -> None:
         asm("csrrs", rd=8, csr=csr)
         asm("sd", rs1=6, rs2=8, imm=8 * index)
     asm("csrrc", csr="mstatus", rs1=7)
+    # An access that only a part of an entry matches fails, in M mode as well.
+    asm("csrrwi", csr="pmpcfg0", imm=0)
     asm("ld", rd=5, rs1=31, imm=0)
     for patch in range(4):
         asm("ld", rd=7, rs1=5, imm=AT[f"at{patch}"])

@@ -24,7 +24,21 @@ class Qemu:
 
     def __init__(self, program: Path) -> None:
         tool = need("qemu-system-riscv64", "qemu-system-misc")
-        options = ["-M", "virt", "-cpu", CPU, "-smp", "1,maxcpus=2", "-m", f"{RAM_MIB}M", "-bios", str(program), "-no-reboot", "-no-shutdown", "-S"]
+        options = [
+            "-M",
+            "virt",
+            "-cpu",
+            CPU,
+            "-smp",
+            "1,maxcpus=2",
+            "-m",
+            f"{RAM_MIB}M",
+            "-bios",
+            str(program),
+            "-no-reboot",
+            "-no-shutdown",
+            "-S",
+        ]
         options += ["-display", "none", "-serial", "none", "-monitor", "none", "-net", "none", "-qmp", "stdio"]
         self.process = subprocess.Popen([tool, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
