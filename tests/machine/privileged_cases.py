@@ -1,14 +1,16 @@
 """Tables of privileged probes: every combination of what the manual's rules speak of, and random ones.
 
-All but `ONLY_HERE` are for QEMU as well, and keep clear of what `qemu.py` lists.
+`TABLES` are for QEMU as well, and keep clear of what `qemu.py` lists.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from random import Random
 
 from ftvm.machine.hart.encodings import CSRS, encode
 from tests.machine.probes import (
+    BASE,
     DATA,
     ECALLS,
     FS_CLEAN,
@@ -92,7 +94,7 @@ def entries() -> Iterator[Case]:
             yield case((TABLE_L0, pte(DATA, leaf | user)), (TABLE_L1, pte(TABLE_L0, V | extra)))
             yield case((TABLE_L0, pte(DATA, V | extra)), pointer)
         for page in (0, 1, 2, 0x100, 0x1FF, 0x200, 0x201, 0x3FFFF, 0x40000):
-            for table in (ROOT + 0x10, TABLE_L1):
+            for table in (ROOT + 0x18, TABLE_L1):
                 offset = 0x8000_0000 + 0x1000 * page
                 for ad in (0, A | D):
                     flags = V | R | W | X | user | ad
@@ -134,43 +136,105 @@ def border_fetches() -> Iterator[Case]:
         yield Case(ACCESSES["fetch"], patches, mode, 0, SV39, MAPPED + 0xFFE, medeleg=delegated)
 
 
+WINDOW = DATA + 0x1100
+ENTRY_KINDS = {
+    "tor": (WINDOW >> 2, WINDOW + 0x40 >> 2, TOR),
+    "empty": (WINDOW + 0x40 >> 2, WINDOW >> 2, TOR),
+    "na4": (0, WINDOW >> 2, NA4),
+    "napot8": (0, napot(WINDOW, 8), NAPOT),
+    "napot64": (0, napot(WINDOW, 64), NAPOT),
+    "page": (0, napot(DATA + 0x1000, 0x1000), NAPOT),
+}
+PMP_ALLOWED = (0, 1, 3, 4, 5, 7)
+"""Permissions of an entry; W without R is reserved."""
+EVERYTHING = (1 << 54) - 1
+
+
 def protection() -> Iterator[Case]:
     """PMP entries of each kind with each permission, and accesses on both sides of their ends."""
-    window = DATA + 0x1100
-    kinds = {
-        "tor": (window >> 2, window + 0x40 >> 2, TOR),
-        "empty": (window + 0x40 >> 2, window >> 2, TOR),
-        "na4": (0, window >> 2, NA4),
-        "napot8": (0, napot(window, 8), NAPOT),
-        "napot64": (0, napot(window, 64), NAPOT),
-        "page": (0, napot(DATA + 0x1000, 0x1000), NAPOT),
-    }
-    for (low, high, kind), allowed, mode in product(kinds.values(), (0, 1, 3, 4, 5, 7), (USER, SUPERVISOR, MACHINE)):
+    for (low, high, kind), allowed, mode in product(ENTRY_KINDS.values(), PMP_ALLOWED, (USER, SUPERVISOR, MACHINE)):
         config = PMP_ALL << 56 | (kind | allowed) << 16
+        addresses = (low, high, 0, 0, 0, 0, EVERYTHING)
         for offset, size, store in product((-4, -1, 0, 1, 3, 4, 6, 60, 62, 64), (1, 4, 8), (False, True)):
-            code = access(size, store)
-            yield Case(code, (), mode, 0, 0, window + offset, 0, pmpcfg0=config, pmpaddr=(low, high, 0, 0, 0, 0, (1 << 54) - 1))
-        for offset in (-4, -2, 0, 2, 4, 0x3E, 0x40):
+            if kind != NA4 or (offset, size) != (-1, 8):
+                yield Case(access(size, store), (), mode, x10=WINDOW + offset, pmpcfg0=config, pmpaddr=addresses)
+
+
+def swallowed() -> Iterator[Case]:
+    """Accesses that hold a whole entry and more: QEMU only looks at the first and the last byte."""
+    for allowed, mode, store in product(PMP_ALLOWED, (USER, SUPERVISOR, MACHINE), (False, True)):
+        config = PMP_ALL << 56 | (NA4 | allowed) << 8
+        addresses = (WINDOW >> 2, 0, 0, 0, 0, 0, EVERYTHING)
+        yield Case(access(8, store), (), mode, x10=WINDOW - 1, pmpcfg0=config, pmpaddr=addresses)
+
+
+def protected_code() -> Iterator[Case]:
+    """Fetches from pages that PMP protects as a whole."""
+    for allowed, mode, delegated in product(PMP_ALLOWED, (USER, SUPERVISOR, MACHINE), (0, DELEGATED)):
+        config = PMP_ALL << 56 | (NAPOT | allowed) << 8
+        addresses = (napot(DATA + 0x1000, 0x1000), 0, 0, 0, 0, 0, EVERYTHING)
+        ecall = encode("ecall")
+        patches = ((DATA + 0xFF8, (ecall & 0xFFFF) << 48 | 0x1_0001), (DATA + 0x1000, ecall >> 16))
+        for target in (DATA + 0xFF8, DATA + 0xFFE, DATA + 0x1008):
             code = ACCESSES["fetch"]
-            patches = tuple((window + at, ECALLS) for at in (-8, 0, 0x38, 0x40))
-            case = Case(code, patches, mode, x10=window + offset & ~3, pmpcfg0=config, pmpaddr=(low, high, 0, 0, 0, 0, (1 << 54) - 1))
-            yield case
+            yield Case(code, patches, mode, x10=target, medeleg=delegated, pmpcfg0=config, pmpaddr=addresses)
+
+
+def protected_halfwords() -> Iterator[Case]:
+    """Fetches around entries that are smaller than a page, of instructions that no end of an entry divides."""
+    for offset in (-8, -6, -4, 0, 0x3A, 0x40):
+        yield from _fetches_at(offset)
+
+
+def divided() -> Iterator[Case]:
+    """Each halfword is an access of its own; QEMU only looks at the first of those in one page."""
+    for offset in (-2, 2, 6, 0x3E):
+        yield from _fetches_at(offset)
+
+
+def _fetches_at(offset: int) -> Iterator[Case]:
+    for (low, high, kind), allowed, mode in product(ENTRY_KINDS.values(), PMP_ALLOWED, (USER, SUPERVISOR, MACHINE)):
+        config = PMP_ALL << 56 | (kind | allowed) << 16
+        addresses = (low, high, 0, 0, 0, 0, EVERYTHING)
+        patches = tuple((WINDOW + at, ECALLS << 16 & (1 << 64) - 1 | 1) for at in (-8, 0, 0x38, 0x40))
+        yield Case(ACCESSES["fetch"], patches, mode, x10=WINDOW + offset, pmpcfg0=config, pmpaddr=addresses)
+
+
+def protected_borders() -> Iterator[Case]:
+    """Accesses over two pages with different entries: in QEMU it depends on its TLB what is checked."""
+    for first, second, mode, size, store in product(
+        PMP_ALLOWED, PMP_ALLOWED, (USER, SUPERVISOR, MACHINE), (2, 4, 8), (False, True)
+    ):
+        config = PMP_ALL << 56 | (NAPOT | first) << 8 | (NAPOT | second) << 16
+        addresses = (napot(DATA, 0x1000), napot(DATA + 0x1000, 0x1000), 0, 0, 0, 0, EVERYTHING)
+        for back in {1, size - 1}:
+            yield Case(access(size, store), (), mode, x10=DATA + 0x1000 - back, pmpcfg0=config, pmpaddr=addresses)
 
 
 def walks_protected() -> Iterator[Case]:
     """PMP over the tables that a walk reads and the page that it leads to."""
     for table, allowed, code, ad in product(
-        (TABLE_L1, TABLE_L0, DATA), (0, 1, 3, 4, 5, 7), (ACCESSES[name] for name in ("load", "store", "fetch")), (0, A | D)
+        (TABLE_L1, TABLE_L0, DATA), PMP_ALLOWED, (ACCESSES[name] for name in ("load", "store", "fetch")), (0, A | D)
     ):
         if ad == 0 and table == TABLE_L0 and allowed & 3 == 1:
             continue
         config = PMP_ALL << 56 | (NAPOT | allowed) << 8
         patches = ((TABLE_L0, pte(DATA, V | R | W | X | ad)), (DATA, ECALLS))
-        addresses = (napot(table, 0x1000), 0, 0, 0, 0, 0, (1 << 54) - 1)
+        addresses = (napot(table, 0x1000), 0, 0, 0, 0, 0, EVERYTHING)
         for delegated, mprv in product((0, DELEGATED), (False, True)):
             mstatus = MPRV if mprv else 0
             yield Case(
-                code, patches, SUPERVISOR, mstatus, SV39, MAPPED, 7, in_place=mprv, medeleg=delegated, pmpcfg0=config, pmpaddr=addresses
+                code,
+                patches,
+                SUPERVISOR,
+                mstatus,
+                SV39,
+                MAPPED,
+                7,
+                in_place=mprv,
+                medeleg=delegated,
+                pmpcfg0=config,
+                pmpaddr=addresses,
             )
 
 
@@ -220,12 +284,25 @@ def priorities() -> Iterator[Case]:
 
 def _interrupts() -> Iterator[Case]:
     for pending, enabled, delegated, mode, status in product(
-        range(32), (0xAAA, 0x2A2, 0x088), (0, 0x222, 0x20, 0x202), (USER, SUPERVISOR, MACHINE), (0, 1 << 7, 2, 2 | 1 << 7)
+        range(32),
+        (0xAAA, 0x2A2, 0x088),
+        (0, 0x222, 0x20, 0x202),
+        (USER, SUPERVISOR, MACHINE),
+        (0, 1 << 7, 2, 2 | 1 << 7),
     ):
         mip = (pending & 1) << 1 | (pending & 2) << 4 | (pending & 4) << 7
         msip, mtimecmp = pending >> 3 & 1, 0 if pending >> 4 else -1
         yield Case(
-            (), (), mode, status, 0, mideleg=delegated, mie=enabled, mip=mip, msip=msip, mtimecmp=mtimecmp & (1 << 64) - 1
+            (),
+            (),
+            mode,
+            status,
+            0,
+            mideleg=delegated,
+            mie=enabled,
+            mip=mip,
+            msip=msip,
+            mtimecmp=mtimecmp & (1 << 64) - 1,
         )
 
 
@@ -241,16 +318,19 @@ def _candidates(case: Case) -> list[int]:
 
 
 def timers() -> Iterator[Case]:
-    """stimecmp: who may reach it, and what mip.STIP is."""
+    """stimecmp: who may reach it, and what mip.STIP is. While stimecmp is off M mode leaves it alone: in QEMU a write to it
+    changes the bit that software set.
+    """
     read, write = encode("csrrs", rd=11, csr=CSRS["stimecmp"]), encode("csrrw", csr=CSRS["stimecmp"], rs1=10)
     seen = encode("csrrs", rd=12, csr=CSRS["sip"])
     for mode, stce, counteren, stimecmp, mip in product(
         (USER, SUPERVISOR, MACHINE), (0, 1 << 63), (0, 2, 7), (0, (1 << 64) - 1), (0, 1 << 5)
     ):
-        common = {"mode": mode, "menvcfg": stce, "counteren": counteren, "stimecmp": stimecmp, "mideleg": 0x222, "mip": mip}
-        yield Case((read, write, seen), x10=(1 << 64) - 1, **common)
-        yield Case((read, write, seen), x10=0, mie=0x20, **common)
-        yield Case((), mie=0x20, mstatus=2, **common)
+        case = Case(mode=mode, menvcfg=stce, counteren=counteren, stimecmp=stimecmp, mideleg=0x222, mip=mip)
+        if stce or mode < MACHINE:
+            yield replace(case, code=(read, write, seen), x10=(1 << 64) - 1)
+            yield replace(case, code=(read, write, seen), mie=0x20)
+        yield replace(case, mie=0x20, mstatus=2)
 
 
 def traps_of_modes() -> Iterator[Case]:
@@ -300,6 +380,8 @@ RESERVED_FOR_QEMU = {
     "menvcfg": 1 << 63 | 1,
     "senvcfg": 1,
     "pmpcfg0": 0,
+    "pmpcfg2": 0x1D1D_1D1D_1D1D_1D1D,
+    "stimecmp": 0,
     "satp": 0,
     "mstatus": 0x7E_79AA & ~(1 << 12),
     "sstatus": 0xC_6122,
@@ -321,10 +403,11 @@ def registers() -> Iterator[Case]:
         writable = RESERVED_FOR_QEMU.get(name, -1)
         yield Case((encode("csrrs", rd=11, csr=CSRS[name]),), (), mode, FS_CLEAN)
         for value in (-1, 0, 0x1234_5678_9ABC_DEF0, 0x0F0F_0F0F_0F0F_0F0F):
-            value &= writable & (1 << 54) - 1 if name.startswith("pmp") else writable
+            value &= writable & (1 << 54) - 1 if name.startswith("pmpaddr") else writable
             for operation in ("csrrw", "csrrs", "csrrc"):
                 code = (encode(operation, rd=11, csr=CSRS[name], rs1=10), encode("csrrs", rd=12, csr=CSRS[name]))
-                if writable:
+                # QEMU lets CSRRS and CSRRC write zero bits to a read-only register.
+                if writable and (value or operation == "csrrw"):
                     yield Case(code, (), mode, FS_CLEAN, x10=value & (1 << 64) - 1)
 
 
@@ -336,6 +419,8 @@ TABLES = {
         borders,
         border_fetches,
         protection,
+        protected_code,
+        protected_halfwords,
         walks_protected,
         nothing_matches,
         delegation,
@@ -345,6 +430,14 @@ TABLES = {
         registers,
     )
 }
+"""For QEMU, kernel and reference."""
+
+ONLY_HERE = {table.__name__: table for table in (divided, swallowed, protected_borders, priorities)}
+"""Where QEMU does not do what the manual says: for kernel and reference."""
+
+
+FREE = BASE + 0x40_0000
+"""The 2 MiB from here on are used for nothing else."""
 
 
 def random_cases(seed: int, count: int) -> list[Case]:
@@ -364,22 +457,25 @@ def _random_case(random: Random) -> Case:
     if name in ("load", "store") and random.randrange(3):
         code = access(random.choice((1, 2, 4, 8)), name == "store")
     page = random.choice((0, 1))
-    offset = random.choice((0, 8, 0x7F8, 0xFF8, *(range(0xFF0, 0x1000)))) & (~3 if name == "fetch" else -1)
+    offset = random.choice((0, 8, 0x7F8, 0xFF8, *range(0xFF0, 0x1000)))
+    if name == "fetch":
+        # Where no other case has stored.
+        offset = random.choice((0x100, 0x104, 0xA00))
     flags = [_random_flags(random, mode) for _ in range(3)]
     patches = [(TABLE_L0 + 8 * index, pte(DATA + 0x1000 * random.randrange(4), flags[index])) for index in range(2)]
-    if random.randrange(4) == 0:
-        target = random.choice((DATA, TABLE_L0, DATA & ~0x1F_FFFF))
-        patches.append((TABLE_L1, pte(target, random.choice((V, V, flags[2])))))
-    else:
-        patches.append((TABLE_L1, pte(TABLE_L0, V)))
-    config, addresses = _random_protection(random)
+    superpage = random.randrange(6) == 0
+    patches.append((TABLE_L1, pte(FREE, flags[2]) if superpage else pte(TABLE_L0, V)))
+    config, addresses = PMP_ALL << 56, (0, 0, 0, 0, 0, 0, EVERYTHING)
+    if offset <= 0xFF8:
+        config, addresses = _random_protection(random, whole=name == "amo")
+    satp = random.choice((0, SV39, SV39, SV39, SV39 | random.getrandbits(16) << 44))
     return Case(
         code=code,
         patches=tuple(patches),
         mode=mode,
         mstatus=mstatus,
-        satp=random.choice((0, SV39, SV39, SV39, SV39 | random.getrandbits(16) << 44)),
-        x10=MAPPED + 0x1000 * page + offset,
+        satp=satp,
+        x10=(MAPPED if satp else DATA) + 0x1000 * page + offset,
         x11=random.getrandbits(64),
         in_place=mprv,
         medeleg=random.choice((0, DELEGATED, random.getrandbits(16) & DELEGATED)),
@@ -397,12 +493,19 @@ def _random_flags(random: Random, mode: int) -> int:
     return flags | random.choice((0, G))
 
 
-def _random_protection(random: Random) -> tuple[int, tuple[int, ...]]:
+def _random_protection(random: Random, whole: bool) -> tuple[int, tuple[int, ...]]:
+    """Entries 1 to 7, of `whole` pages if QEMU needs that. None is smaller than 8 bytes, so that no access holds one
+    and more. Tables that can be read can be written too, for QEMU does not ask before it sets A and D.
+    """
     config = PMP_ALL << 56
     addresses = []
+    kind = 0
     for entry in range(1, 7):
-        around = random.choice((DATA, DATA + 0x1000, DATA + 0x2000, TABLE_L0, TABLE_L1)) + random.choice((0, 0, 0xFF0, 0xFF8))
-        kind = random.choice((0, 0, 0, TOR, NA4, NAPOT, NAPOT))
-        config |= (kind | random.choice((0, 1, 3, 4, 5, 7, 7, 7))) << 8 * entry
-        addresses.append(napot(around, random.choice((8, 16, 4096, 8192))) if kind == NAPOT else around >> 2)
-    return config, (*addresses, (1 << 54) - 1)
+        kind = random.choice((0, 0, NAPOT, NAPOT, 0 if kind == NAPOT or whole else TOR))
+        page = random.choice((DATA, DATA + 0x1000, DATA + 0x2000, TABLE_L0, TABLE_L1))
+        around = page if whole else page + random.choice((0, 0, 0xFF0, 0xFF8))
+        allowed = random.choice((0, 3, 4, 7, 7) if kind == TOR or page < DATA else (*PMP_ALLOWED, 7, 7))
+        config |= (kind | allowed) << 8 * entry
+        size = random.choice((4096, 8192) if whole else (8, 16, 4096, 8192))
+        addresses.append(napot(around, size) if kind == NAPOT else around >> 2)
+    return config, (*addresses, EVERYTHING)

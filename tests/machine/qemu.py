@@ -24,7 +24,21 @@ class Qemu:
 
     def __init__(self, program: Path) -> None:
         tool = need("qemu-system-riscv64", "qemu-system-misc")
-        options = ["-M", "virt", "-cpu", CPU, "-m", f"{RAM_MIB}M", "-bios", str(program), "-no-reboot", "-no-shutdown"]
+        options = [
+            "-M",
+            "virt",
+            "-cpu",
+            CPU,
+            "-smp",
+            "1,maxcpus=2",
+            "-m",
+            f"{RAM_MIB}M",
+            "-bios",
+            str(program),
+            "-no-reboot",
+            "-no-shutdown",
+            "-S",
+        ]
         options += ["-display", "none", "-serial", "none", "-monitor", "none", "-net", "none", "-qmp", "stdio"]
         self.process = subprocess.Popen([tool, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -59,6 +73,7 @@ def run_on_qemu(image: bytes, address: int, size: int) -> bytes:
         with qemu.process:
             try:
                 qemu.ask("qmp_capabilities")
+                qemu.ask("cont")
                 qemu.wait_for("event", "SHUTDOWN")
                 qemu.ask("pmemsave", val=address, size=size, filename=str(dump))
             finally:
