@@ -234,6 +234,7 @@ class EdgeSessions:
         if message.outputs_have > gate.output_end(device):
             raise ProtocolError(f"the edge confirms more of {message.stream} than this machine ever said")
         gate.confirm(device, message.outputs_have)
+        self.release()
         if not self.takes_input:
             return
         expected = self._injected[device]
