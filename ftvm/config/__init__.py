@@ -15,7 +15,7 @@ from ftvm.config.cluster import (
     ReplicationConfig,
     SecurityConfig,
 )
-from ftvm.config.load import environment_name, load
+from ftvm.config.load import environment_name, guest_of, load
 from ftvm.config.machine import DiskFile, GuestConfig, MachineConfig
 from ftvm.config.readers import NAME_PATTERN, Address
 
@@ -33,5 +33,6 @@ __all__ = [
     "ReplicationConfig",
     "SecurityConfig",
     "environment_name",
+    "guest_of",
     "load",
 ]

@@ -88,6 +88,8 @@ class NodeConfig:
     listen: Address = field(metadata=readers.address())
     log: Path | None = field(default=None, metadata=readers.path())
     """Where this node keeps the execution log; None: it keeps none."""
+    disks: Path | None = field(default=None, metadata=readers.path())
+    """The folder with the overlays of the guest's disks. From a file without this key: `run/NAME-disks` beside it."""
     control: Path | None = field(default=None, metadata=readers.path())
     """The Unix socket for `ftvm status` and its like. From a file without this key: `run/NAME.sock` beside it."""
 
@@ -97,8 +99,9 @@ class EdgeConfig:
     """`[edge]`: where clients of the guest's console connect."""
 
     listen: Address = field(metadata=readers.address())
-    sessions: str = field(default="break", metadata=readers.choice("break", "plain"))
-    """`break`: a client that leaves is a break condition, which the guest answers with one. `plain`: none is sent."""
+    sessions: str | None = field(default=None, metadata=readers.choice("break", "plain"))
+    """`break`: a client that leaves is a break condition, which the guest answers with one. `plain`: none is sent.
+    None: `break` for a bare image, and `plain` for a kernel or a firmware, which know nothing of it."""
     control: Path | None = field(default=None, metadata=readers.path())
     """The Unix socket for `ftvm status`. From a file without this key: `run/edge.sock` beside it."""
     net: str | None = field(default=None, metadata=readers.network())
@@ -151,7 +154,7 @@ class Config:
                     f"[nodes.{name}]: expected lower-case letters, digits and inner hyphens, and not one of"
                     f" {', '.join(sorted(RESERVED_NODE_NAMES))}; rename the node"
                 )
-        for key in ("listen", "log", "control"):
+        for key in ("listen", "log", "disks", "control"):
             taken: dict[object, str] = {}
             for name, node in self.nodes.items():
                 one = getattr(node, key)
@@ -161,6 +164,18 @@ class Config:
                     )
                 if one is not None:
                     taken[one] = name
+
+        if self.edge.network() is not None and not self.machine.net:
+            raise ConfigError("[edge] net: the machine has no network card; set [machine] net = true, or remove it")
+        if self.edge.sessions == "break" and self.machine.console == "virtio":
+            raise ConfigError('[edge] sessions = "break": a virtio console knows no breaks; set it to "plain"')
+
+    @property
+    def breaks(self) -> bool:
+        """Whether clients of the console are told apart by breaks."""
+        if self.edge.sessions is None:
+            return self.machine.is_bare and self.machine.console == "uart"
+        return self.edge.sessions == "break"
 
     def node(self, name: str) -> NodeConfig:
         """The node called `name`; ConfigError names those that exist."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ftvm.config.cluster import ArbiterConfig, Config, EdgeConfig, NodeConfig, ReplicationConfig, SecurityConfig
-from ftvm.config.machine import MachineConfig
+from ftvm.config.machine import GuestConfig, MachineConfig
 from ftvm.config.readers import Reader
 from ftvm.errors import ConfigError
 
@@ -46,6 +46,25 @@ def load(
     return config
 
 
+def guest_of(flags: Mapping[str, object]) -> GuestConfig:
+    """What the flags of `ftvm run` say, by key; None for a flag that was not given. Raises `ConfigError`."""
+    values: dict[str, object] = {}
+    for one in fields(GuestConfig):
+        value = flags.get(one.name)
+        if value is None:
+            continue
+        if "array" in one.metadata:
+            values[one.name] = value
+            continue
+        reader = one.metadata["reader"]
+        try:
+            values[one.name] = reader.read(value, Path.cwd())
+        except ValueError:
+            name = GuestConfig.spelling(one.name)
+            raise ConfigError(f"{name}: expected {reader.expected}, got {value!r:.80}; correct it") from None
+    return GuestConfig(**values)  # type: ignore[arg-type]
+
+
 def _with_socket(table: object, default: str) -> object:
     return {"control": default, **table} if isinstance(table, dict) else table
 
@@ -56,8 +75,8 @@ def _build(tables: "_Tables", document: dict[str, Any]) -> Config:
         raise ConfigError(f"{tables.file}: [nodes]: expected one table [nodes.NAME] per host; see `ftvm check --help`")
     nodes: dict[str, NodeConfig] = {}
     for name, table in nodes_table.items():
-        default_socket = f"run/{name}.sock"
-        nodes[name] = tables.section(NodeConfig, f"nodes.{name}", {"control": default_socket, **table})
+        defaults = {"control": f"run/{name}.sock", "disks": f"run/{name}-disks"}
+        nodes[name] = tables.section(NodeConfig, f"nodes.{name}", {**defaults, **table})
         socket = nodes[name].control
         assert socket is not None
         if len(bytes(socket)) > SOCKET_PATH_SIZE_MAX:

@@ -15,6 +15,7 @@ APPEND_SIZE_MAX = 2047
 
 MTU_MIN, MTU_MAX = 576, 65521
 MTU_DEFAULT = 1500
+MAC_DEFAULT = "52:54:00:12:34:56"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +54,14 @@ class GuestConfig:
 
     def spell(self, key: str) -> str:
         """How the user wrote `key`."""
-        return "IMAGE" if key == "image" else f"--{key}"
+        return self.spelling(key)
 
-    def _mistakes(self) -> "list[tuple[str, str]]":
+    @staticmethod
+    def spelling(key: str) -> str:
+        """The flag for `key`."""
+        return {"image": "IMAGE", "ram_mib": "--ram", "disks": "--disk"}.get(key, f"--{key}")
+
+    def _mistakes(self) -> list[tuple[str, str]]:
         bare, kernel, bios = self.image is not None, self.kernel is not None, self.bios is not None
         names = {key: self.spell(key) for key in ("image", "kernel", "bios", "net")}
         mistakes: list[tuple[str, str]] = []
@@ -98,8 +104,18 @@ class GuestConfig:
         return "console=hvc0" if self.console == "virtio" else "console=ttyS0"
 
     @property
+    def mac_address(self) -> str:
+        return self.mac or MAC_DEFAULT
+
+    @property
     def has_entropy(self) -> bool:
         return not self.is_bare if self.entropy is None else self.entropy
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The devices that take input from outside and send there, as `ftvm.machine.machine.Machine.streams` has them."""
+        present = {"uart0": True, "net0": self.net, "console0": self.console == "virtio"}
+        return tuple(device for device, is_there in present.items() if is_there)
 
     @property
     def console_device(self) -> Literal["uart0", "console0"]:

@@ -28,10 +28,11 @@ from ftvm.config.machine import MTU_DEFAULT
 from ftvm.credentials import EDGE, ROLE_NODE, contexts_of
 from ftvm.errors import FtvmError, ProtocolError
 from ftvm.host import logs, welcome
-from ftvm.host.control import Answer, serve_control
+from ftvm.host.control import Answer, ControlError, serve_control
 from ftvm.host.edge_client import Client
 from ftvm.host.edge_network import EdgeNetwork
 from ftvm.host.network import DEVICE as NETWORK
+from ftvm.log.codec import CELLS_MAX
 from ftvm.replication.codec import EDGE_MESSAGES, decode, encode
 from ftvm.replication.edge import (
     Deliver,
@@ -121,7 +122,7 @@ class EdgeShell:
             nursery.start_soon(self._flush_loop)
             nursery.start_soon(trio.serve_listeners, self._serve_client, listeners)
             if self._config.edge.control is not None:
-                await nursery.start(serve_control, self._config.edge.control, {"status": self._answer_status})
+                await nursery.start(serve_control, self._config.edge.control, {"status": self._answer_status, "resize": self._answer_resize})
             task_status.started(self)
             await self.halted.wait()
             if self._client is not None:
@@ -346,6 +347,15 @@ class EdgeShell:
         await client.gone.wait()
         scope.cancel()
 
+    async def _answer_resize(self, request: Answer) -> Answer:
+        """The size of the terminal on the console: `{"columns": 80, "rows": 24}`."""
+        columns, rows = request.get("columns"), request.get("rows")
+        for cells in (columns, rows):
+            if type(cells) is not int or not 0 < cells <= CELLS_MAX:
+                raise ControlError(f'"columns" and "rows" are integers from 1 to {CELLS_MAX}')
+        self._perform(self._core.resize(columns, rows))  # type: ignore[arg-type]
+        return {}
+
     async def _answer_status(self, _request: Answer) -> Answer:
         core = self._core.statistics()
         return {
@@ -374,7 +384,7 @@ def is_loopback(address: Address) -> bool:
 
 async def run_edge(config: Config, *, task_status: trio.TaskStatus[EdgeShell] = trio.TASK_STATUS_IGNORED) -> None:
     """Run the edge of a machine until the machine is powered off."""
-    shell = EdgeShell(config, breaks=config.edge.sessions == "break")
+    shell = EdgeShell(config, breaks=config.breaks)
     if not is_loopback(config.edge.listen):
         _log.warning("clients are not authenticated here", listen=str(config.edge.listen))
     await shell.run(task_status)

@@ -48,6 +48,11 @@ RTC_IRQ = 11
 TIMEBASE_HZ = 10_000_000
 """What mtime counts in."""
 
+FW_DYNAMIC_MAGIC = 0x4942534F
+FW_DYNAMIC_VERSION = 2
+FW_DYNAMIC_S_MODE = 1
+"""OpenSBI's struct fw_dynamic_info: magic, version, next address, next mode, options, boot hart; 64 bits each."""
+
 RAM_MIB_MAX = 16 * 1024
 SECTOR = 512
 DISKS_MAX = 4
@@ -104,17 +109,24 @@ class BoardConfig:
         if not 1 <= self.ram_mib <= RAM_MIB_MAX:
             raise ConfigError(f"the machine's ram_mib is {self.ram_mib}: give a number from 1 to {RAM_MIB_MAX}")
 
+    @property
+    def virtio_slots(self) -> int:
+        """How many are in use, from the first on."""
+        return len(self.disks) + (self.net is not None) + self.console + self.entropy
 
-def reset_rom(entry: int) -> bytes:
-    """The ROM page: jump to `entry` with a0 = mhartid and a1 = 0 (no device tree), in QEMU's words."""
+
+def reset_rom(entry: int, device_tree: int = 0, next_entry: int = 0) -> bytes:
+    """The ROM page, in QEMU's words: jump to `entry` with a0 = mhartid, a1 = address of the device tree (0: none) and
+    a2 = address of OpenSBI's fw_dynamic_info, which sends a firmware on to `next_entry` in S mode."""
     code = (
         0x00000297,  # auipc  t0, 0
-        0x02028613,  # addi   a2, t0, 32
+        0x02828613,  # addi   a2, t0, 40
         0xF1402573,  # csrr   a0, mhartid
         0x0202B583,  # ld     a1, 32(t0)
         0x0182B283,  # ld     t0, 24(t0)
         0x00028067,  # jr     t0
     )
     words = b"".join(word.to_bytes(4, "little") for word in code)
-    rom = words + entry.to_bytes(8, "little") + bytes(8)
-    return rom.ljust(ROM_SIZE, b"\0")
+    info = (FW_DYNAMIC_MAGIC, FW_DYNAMIC_VERSION, next_entry, FW_DYNAMIC_S_MODE, 0, 0)
+    data = b"".join(word.to_bytes(8, "little") for word in (entry, device_tree, *info))
+    return (words + data).ljust(ROM_SIZE, b"\0")

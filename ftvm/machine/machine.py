@@ -66,7 +66,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """The machine is off: `how` is "finisher", "htif" or "power-off"; `code` is 0 where `ok`."""
+    """The machine is off: `how` is "finisher", "htif", "power-off" or "sbi"; `code` is 0 where `ok`."""
 
     ok: bool
     code: int
@@ -87,7 +87,7 @@ class MachineStatistics:
     code_stores: int
 
 
-_HOW = {s.HALT_FINISHER: "finisher", s.HALT_HTIF: "htif", s.HALT_POWER_OFF: "power-off"}
+_HOW = {s.HALT_FINISHER: "finisher", s.HALT_HTIF: "htif", s.HALT_POWER_OFF: "power-off", s.HALT_SBI: "sbi"}
 
 
 def _described(disks: Sequence[DiskConfig]) -> str:
@@ -172,7 +172,7 @@ class Machine:
 
         self.board = board
         self.image = image
-        self._loaded: Image = load_image(image, board.ram_mib << 20)
+        self._loaded: Image = load_image(image, board)
         self.image_hash = xxhash.xxh3_128_digest(image)
         self.config_hash = xxhash.xxh3_128_digest(f"ftvm {LOG_VERSION} {board}".encode())
         self._memory = Memory(board.ram_mib << 20, disks)
@@ -196,7 +196,7 @@ class Machine:
             memory.clear()
         for segment in image.segments:
             memory.write(segment.offset, segment.data)
-        memory.write(memory.ram_bytes, reset_rom(image.entry))
+        memory.write(memory.ram_bytes, reset_rom(image.entry, image.device_tree, image.next_entry))
         tick, not_retired = int(state[s.TICK]), int(state[s.NOT_RETIRED])
         state[: s.CLOCK_AT] = 0
         state[s.TICK], state[s.NOT_RETIRED] = tick, not_retired
@@ -204,6 +204,8 @@ class Machine:
         state[s.PC], state[s.PRIV], state[s.RESERVATION] = 0x1000, s.MACHINE, -1
         state[s.MCOUNTEREN] = state[s.SCOUNTEREN] = s.COUNTEREN_WRITABLE
         state[s.TOHOST], state[s.FROMHOST] = image.tohost, image.fromhost
+        for index, value in image.words:
+            state[index] = value
         self._call(c.DO_RESET_DEVICES)
         self._watch_tohost()
 
@@ -326,22 +328,24 @@ class Machine:
         return writes
 
     def preload_disk(self, disk: int, offset: int, data: bytes) -> None:
-        """Before the first tick: this page of the disk, at byte `offset`, is as an earlier run left it."""
+        """Before the first tick: these pages of the disk, from byte `offset` on, are as an earlier run left them.
+
+        Who hands them over has them: they are not among the next `take_disk_writes`.
+        """
         assert self.tick == 0, "a disk changes by its guest only"
-        assert offset % 4096 == 0 and len(data) == 4096, (offset, len(data))  # noqa: PT018
-        page = self._memory.disk_pages[disk] + offset // 4096
-        assert page < self._memory.disk_pages[disk + 1], "beyond the disk's end"
-        self._memory.put_pages(np.array([page]), np.frombuffer(data, np.uint8))
+        assert offset % 4096 == 0 and len(data) % 4096 == 0, (offset, len(data))  # noqa: PT018
+        memory = self._memory
+        first = memory.disk_pages[disk] + offset // 4096
+        pages = np.arange(first, first + len(data) // 4096)
+        assert first + len(pages) <= memory.disk_pages[disk + 1], "beyond the disk's end"
+        memory.put_pages(pages, np.frombuffer(data, np.uint8).reshape(-1, 4096))
+        memory.flags[pages] &= 0xFF ^ c.DIRTY_FILE
 
     def deadline(self) -> int | None:
         """In WFI: the mtime (as `mtime` counts) at which the timer wakes the hart; None when only an input can."""
-        from ftvm.machine.devices import clint
-
-        state = self._state
-        if not state[s.WAITING] or not state[s.MIE] & s.MTIP:
+        if not self._state[s.WAITING]:
             return None
-        compare = int(state[clint.MTIMECMP]) & (1 << 64) - 1
-        wake = compare - int(state[clint.MTIME_OFFSET])
+        wake = self._call(c.DO_READ_WAKE_TIME)
         return wake if wake < CLOCK_MAX else None
 
     def digest(self) -> bytes:

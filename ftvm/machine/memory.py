@@ -78,9 +78,11 @@ class Memory:
         self.control = np.zeros(c.CONTROL_SIZE, np.int64)
         self.flags: NDArray[np.uint8] = np.zeros(self.pages, np.uint8)
         self._code = np.zeros(c.SCRATCH_WORDS + c.SLOTS_MAX * c.SLOT_WORDS, np.uint64)
-        self._fetch = np.full(2 * c.FETCH_TLB_ENTRIES, -1, np.int64)
-        self._tlb = np.full(4 * c.DATA_TLB_ENTRIES, -1, np.int64)
+        self._fetch = np.full(c.FETCH_CONTEXTS * c.TLB_WORDS * c.FETCH_TLB_ENTRIES, -1, np.int64)
+        self._tlb = np.full(c.DATA_CONTEXTS * c.TLB_WORDS * c.DATA_TLB_ENTRIES, -1, np.int64)
+        self._page_walk = np.zeros(self.pages, np.int64)
         self._page_slot = np.full(self.pages, -1, np.int64)
+        self._chain = np.zeros(c.CHAIN_WORDS, np.int64)
         self._slots = np.full((3, c.SLOTS_MAX), -1, np.int64)
         self._hashes = self.initial_hashes()
         self._scrubbed = 0
@@ -92,11 +94,13 @@ class Memory:
             c.FETCH_TLB_POINTER: self._fetch,
             c.DATA_TLB_POINTER: self._tlb,
             c.PAGE_SLOT_POINTER: self._page_slot,
+            c.PAGE_WALK_POINTER: self._page_walk,
             c.PAGE_FLAGS_POINTER: self.flags,
             c.SLOT_PAGE_POINTER: self._slots[0],
             c.SLOT_HITS_POINTER: self._slots[1],
             c.SLOT_FREE_POINTER: self._slots[2],
             c.OUTPUTS_POINTER: self.outputs,
+            c.CHAIN_POINTER: self._chain,
         }
         for index, array in pointers.items():
             self.control[index] = array.ctypes.data

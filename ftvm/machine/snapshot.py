@@ -194,7 +194,7 @@ def check_state(state: NDArray[np.int64], ram_bytes: int) -> None:
         ("tick", s.TICK, 0, TICK_MAX),
         ("number of traps", s.NOT_RETIRED, 0, TICK_MAX),
         ("WFI flag", s.WAITING, 0, 1),
-        ("halt", s.HALT_HOW, 0, s.HALT_POWER_OFF),
+        ("halt", s.HALT_HOW, 0, s.HALT_SBI),
         ("clock tick", clint.CLOCK_TICK, 0, int(state[s.TICK])),
         ("clock base", clint.CLOCK_BASE, 0, 1 << 62),
         ("clock rate", clint.CLOCK_RATE, 0, 1 << 48),

@@ -17,7 +17,7 @@ from ftvm.demo.resp import RespClient, RespError, encode_command
 from ftvm.errors import ConfigError, ImageError
 from ftvm.guests import path as guest_path
 from ftvm.host.control import LINE_SIZE_MAX, Answer, serve_control
-from ftvm.machine.board import RAM_BASE
+from ftvm.machine.board import RAM_BASE, BoardConfig
 from ftvm.machine.image import load_image
 from tests.fuzz.harness import MIB, Target
 from tests.fuzz.mutate import mutate_json, mutate_lines, mutate_parts
@@ -76,7 +76,8 @@ class _Toml:
 
 # ---- images
 
-RAM_BYTES = 16 * MIB
+BOARD = BoardConfig(ram_mib=16)
+RAM_BYTES = BOARD.ram_mib * MIB
 
 
 def _images(_chance: random.Random) -> list[bytes]:
@@ -98,7 +99,7 @@ def _mutate_head(chance: random.Random, data: bytes) -> bytes:
 
 
 def _run_image(data: bytes) -> None:
-    image = load_image(data, RAM_BYTES)
+    image = load_image(data, BOARD)
     assert RAM_BASE <= image.entry < RAM_BASE + RAM_BYTES
     for segment in image.segments:
         assert segment.offset >= 0

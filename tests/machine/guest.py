@@ -58,6 +58,13 @@ def set_handler(asm: Assembler) -> None:
     asm("csrrw", csr="mtvec", rs1=T0)
 
 
+def allow_all(asm: Assembler) -> None:
+    """A PMP entry without which U and S mode may access nothing."""
+    asm("addi", rd=T0, rs1=0, imm=-1)
+    asm("csrrw", csr="pmpaddr0", rs1=T0)
+    asm("csrrwi", csr="pmpcfg0", imm=s.PMPCFG_ALLOW_ALL)
+
+
 def load_address(asm: Assembler, rd: int, address: int) -> None:
     """An unsigned 32-bit address: four instructions."""
     asm.li(rd, (address & 0xFFFF_FFFF ^ 0x8000_0000) - 0x8000_0000)

@@ -14,7 +14,7 @@ ILLEGAL = 2
 @pytest.mark.parametrize(
     ("name", "ones"),
     [
-        ("mstatus", s.MSTATUS_WRITABLE | s.MSTATUS_FIXED),
+        ("mstatus", (s.MSTATUS_WRITABLE | s.MSTATUS_FIXED | s.MSTATUS_SD) & ALL),
         ("misa", s.MISA & ALL),
         ("medeleg", 0xB3FF),
         ("mideleg", 0x222),
@@ -34,8 +34,11 @@ ILLEGAL = 2
         ("stval", ALL),
         ("satp", 0),
         ("mcountinhibit", 0),
-        ("menvcfg", 0),
-        ("senvcfg", 0),
+        ("menvcfg", 1 << 63 | 1),
+        ("senvcfg", 1),
+        ("stimecmp", ALL),
+        ("pmpaddr0", (1 << 54) - 1),
+        ("pmpcfg2", 0x9F9F_9F9F_9F9F_9F9F),
         ("mhpmcounter3", 0),
         ("mhpmevent31", 0),
         ("sie", 0),
@@ -88,7 +91,7 @@ def test_supervisor_views_follow_mideleg() -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [CSRS["pmpcfg0"], CSRS["pmpaddr0"], CSRS["tselect"], 0x001, 0x003, 0x7C0, 0x5A8, 0x14D, 0xB01, 0xC80, 0x30C],
+    [CSRS["pmpcfg0"] + 1, CSRS["pmpaddr15"] + 1, CSRS["tselect"], 0x001, 0x003, 0x7C0, 0x5A8, 0xB01, 0xC80, 0x30C],
 )
 def test_registers_that_do_not_exist_trap(number: int) -> None:
     """The official tests write such registers behind a trap handler before anything else."""

@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftvm.errors import ImageError
-from ftvm.machine.board import RAM_BASE
+from ftvm.machine.board import RAM_BASE, BoardConfig
 from ftvm.machine.image import load_image
 
 RAM = 1 << 20
+BOARD = BoardConfig(ram_mib=1)
 
 
 def elf(
@@ -34,14 +35,14 @@ def elf(
 
 
 def test_an_elf_is_placed_by_physical_address() -> None:
-    image = load_image(elf(address=RAM_BASE + 0x3000, entry=RAM_BASE + 0x3000), RAM)
+    image = load_image(elf(address=RAM_BASE + 0x3000, entry=RAM_BASE + 0x3000), BOARD)
     assert image.entry == RAM_BASE + 0x3000
     (segment,) = image.segments
     assert (segment.offset, segment.data, segment.size) == (0x3000, b"\x13\0\0\0", 8192)
 
 
 def test_anything_else_is_a_raw_image() -> None:
-    image = load_image(b"\x6f\0\0\0", RAM)
+    image = load_image(b"\x6f\0\0\0", BOARD)
     assert (image.entry, image.segments[0].data) == (RAM_BASE, b"\x6f\0\0\0")
 
 
@@ -71,7 +72,7 @@ def test_anything_else_is_a_raw_image() -> None:
 )
 def test_bad_images_are_refused_in_one_line(image: bytes, what: str) -> None:
     with pytest.raises(ImageError, match=what) as caught:
-        load_image(image, RAM)
+        load_image(image, BOARD)
     assert "\n" not in str(caught.value)
 
 
@@ -81,7 +82,7 @@ def test_a_damaged_elf_loads_or_is_an_image_error(place: int, value: int, length
     damaged = bytearray(elf())
     damaged[place] = value
     try:
-        image = load_image(bytes(damaged[:length]), RAM)
+        image = load_image(bytes(damaged[:length]), BOARD)
     except ImageError:
         return
     for segment in image.segments:

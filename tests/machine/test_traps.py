@@ -9,13 +9,28 @@ from ftvm.machine.hart import state as s
 from ftvm.machine.hart.encodings import encode
 from ftvm.machine.machine import Machine, StopReason
 from tests.machine.assembler import Assembler
-from tests.machine.guest import A0, A1, HANDLER, T0, T1, boot, load_address, register, run, set_handler, store, word
+from tests.machine.guest import (
+    A0,
+    A1,
+    HANDLER,
+    T0,
+    T1,
+    allow_all,
+    boot,
+    load_address,
+    register,
+    run,
+    set_handler,
+    store,
+    word,
+)
 
 Code = Callable[[Assembler], None]
 
 
 def enter(asm: Assembler, priv: int) -> None:
     """Go on in U or S mode with the next instruction."""
+    allow_all(asm)
     asm.li(T0, s.MSTATUS_MPP)
     asm("csrrc", csr="mstatus", rs1=T0)
     asm.li(T0, priv << 11)

@@ -23,7 +23,7 @@ class Board:
     def __init__(self) -> None:
         self.memory = Memory(1 << 20)
         self.state, self.outputs = self.memory.state, self.memory.outputs
-        devices_reset(self.state)
+        devices_reset(self.memory.control, self.state)
 
     def read(self, register: int) -> int:
         ok, value = bus_read(self.memory.control, self.state, UART_BASE + register, 1)

@@ -1,4 +1,4 @@
-"""CLINT: software interrupt and timer of hart 0 (SiFive FU540 manual chapter 9; RISC-V ACLINT 1.0).
+"""CLINT: software interrupt and timer of hart 0 (SiFive FU540 manual chapter 9; RISC-V ACLINT 1.0; Sstc).
 
 mtime is not counted: it is computed from the last `Clock` entry of the execution log (`ftvm.log.entry.Clock`),
 so a read needs no log entry and the tick at which the timer fires is known beforehand. What the guest writes to mtime
@@ -52,12 +52,9 @@ def mtime(state: Words) -> int:
 
 
 @compiled
-def timer_tick(state: Words) -> int:
-    """The first tick at which MTIP is pending if nothing but time happens; NEVER without one."""
-    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
-    if (base ^ _SIGN) >= (state[MTIMECMP] ^ _SIGN):
-        return 0
-    need = state[MTIMECMP] - base
+def clock_tick(state: Words, need: int) -> int:
+    """The first tick at which the clock is `need` (not negative) beyond CLOCK_BASE, if no Clock entry comes; NEVER
+    without one."""
     rate = state[CLOCK_RATE]
     if need < 0 or need > state[CLOCK_ROOM] or rate == 0:
         return NEVER
@@ -72,6 +69,36 @@ def timer_tick(state: Words) -> int:
             else:
                 low = middle + 1
     return min(state[CLOCK_TICK] + ticks, NEVER)
+
+
+@compiled
+def _tick_of(state: Words, compare: int) -> int:
+    """The first tick after this one at which mtime has reached `compare`; NEVER if it has already."""
+    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
+    if (base ^ _SIGN) >= (compare ^ _SIGN):
+        return NEVER
+    tick = clock_tick(state, compare - base)
+    return tick if tick > state[s.TICK] else NEVER
+
+
+@compiled
+def timer_tick(state: Words) -> int:
+    """The first tick after this one at which MTIP or STIP rises if nothing but time happens; NEVER without one."""
+    found = _tick_of(state, state[MTIMECMP])
+    if state[s.MENVCFG] & s.MENVCFG_STCE:
+        found = min(found, _tick_of(state, state[s.STIMECMP]))
+    return found
+
+
+@compiled
+def wake_time(state: Words) -> int:
+    """What the execution log's clock says when the first timer fires whose interrupt mie enables; NEVER without one."""
+    found = NEVER
+    if state[s.MIE] & s.MTIP and state[MTIMECMP] >= 0:
+        found = min(found, state[MTIMECMP] - state[MTIME_OFFSET])
+    if state[s.MIE] & s.STIP and state[s.MENVCFG] & s.MENVCFG_STCE and state[s.STIMECMP] >= 0:
+        found = min(found, state[s.STIMECMP] - state[MTIME_OFFSET])
+    return found
 
 
 @compiled
@@ -119,10 +146,13 @@ def clint_write(state: Words, offset: int, size: int, value: int) -> int:
 
 @compiled
 def clint_lines(state: Words) -> int:
-    """MSIP and MTIP as bits of mip, at `state[TICK]`."""
+    """MSIP, MTIP and, of the Sstc extension, STIP as bits of mip, at `state[TICK]`."""
     lines = s.MSIP if state[MSIP] else 0
-    if (mtime(state) ^ _SIGN) >= (state[MTIMECMP] ^ _SIGN):
+    now = mtime(state) ^ _SIGN
+    if now >= (state[MTIMECMP] ^ _SIGN):
         lines |= s.MTIP
+    if state[s.MENVCFG] & s.MENVCFG_STCE and now >= (state[s.STIMECMP] ^ _SIGN):
+        lines |= s.STIP
     return lines
 
 

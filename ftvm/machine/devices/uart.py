@@ -39,8 +39,10 @@ OUT_COUNT = 0
 """`outputs[OUT_COUNT]` units follow as (tick, unit) pairs from OUT_UNITS on."""
 OUT_UNITS = 2
 OUT_CAPACITY = 65536
-"""Units that wait to be taken at most; then the guest stops. One instruction sends one unit."""
-OUT_WORDS = OUT_UNITS + 2 * OUT_CAPACITY
+"""With so many units that nobody has taken the guest stops. A store sends one unit."""
+CALL_BYTES = 4096
+"""Units that one call of the firmware can send: the array has room for them beyond OUT_CAPACITY."""
+OUT_WORDS = OUT_UNITS + 2 * (OUT_CAPACITY + CALL_BYTES)
 
 RBR_AT, IER_AT, IIR_AT, LCR_AT, MCR_AT, LSR_AT, MSR_AT, SCR_AT = range(8)
 LCR_BREAK, LCR_DLAB = 0x40, 0x80
@@ -92,7 +94,8 @@ def _clear_fifo(state: Words) -> None:
 
 
 @compiled
-def _take(state: Words) -> int:
+def take(state: Words) -> int:
+    """The next byte from the FIFO, 0 where there is none."""
     if state[FIFO_COUNT] == 0:
         return 0
     unit = state[FIFO]
@@ -153,7 +156,7 @@ def uart_read(state: Words, offset: int) -> int:
     """One register, whatever the size of the access."""
     value = 0
     if offset == RBR_AT:
-        value = state[DIVISOR] & 0xFF if state[LCR] & LCR_DLAB else _take(state)
+        value = state[DIVISOR] & 0xFF if state[LCR] & LCR_DLAB else take(state)
     elif offset == IER_AT:
         value = state[DIVISOR] >> 8 if state[LCR] & LCR_DLAB else state[IER]
     elif offset == IIR_AT:

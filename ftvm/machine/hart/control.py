@@ -20,6 +20,10 @@ OUT_DEADLINE = 6
 
 FAULT_CAUSE = 7
 FAULT_VALUE = 19
+PENDING = 51
+"""Interrupts that mie enables and that are pending throughout the present stretch, for it ends when one rises."""
+END = 52
+"""Tick at which the present stretch ends."""
 
 STATE_POINTER = 8
 MEMORY_POINTER = 9
@@ -34,6 +38,8 @@ SLOT_FREE_POINTER = 17
 OUTPUTS_POINTER = 18
 FAST_CORE_POINTER = 20
 EXACT_CORE_POINTER = 21
+CHAIN_POINTER = 22
+"""The descriptor chain that a virtio device is working on, checked: CHAIN_WORDS, see `devices/virtio/queue.py`."""
 
 RAM_BYTES = 24
 SLOTS_USED = 25
@@ -46,6 +52,15 @@ STREAM_OUT_POINTER = 32
 """STREAMS words each: where the bytes that a stream sent are, how many, and the tick of the last ones."""
 STREAM_OUT_COUNT = 34
 STREAM_OUT_TICK = 36
+WALK_ENTRY = 29
+"""Of the last translation: memory offset of the leaf page-table entry, -1 where there was no translation."""
+WALK_PTE = 30
+"""And that entry as the walk left it; all permissions where there was none."""
+FP_POISON = 31
+"""FP_SLOW unless mstatus.FS is Dirty: or'ed to what a TLB tag is compared with, it makes every FP access slow."""
+DATA_TLB_NOW = 38
+"""Address of the TLB context that loads and stores go by in the present mode."""
+FETCH_TLB_NOW = 39
 
 COUNT_TRAPS = 40
 COUNT_INTERRUPTS = 41
@@ -54,6 +69,16 @@ COUNT_EXITS = 42
 COUNT_DECODED = 43
 COUNT_CODE_STORES = 44
 COUNT_MMIO = 45
+COUNT_WALKS = 46
+COUNT_FLUSHES = 47
+"""Times that all translations were forgotten."""
+
+PAGE_WALK_POINTER = 48
+"""A word for each page of RAM and ROM that is PAGE_WALKED: epoch << 8 | stores that changed an entry since."""
+WALK_EPOCH = 49
+"""Counts up whenever all translations are forgotten: what was walked in an earlier epoch is in no TLB."""
+SINGLE_WORD = 50
+"""The instruction in the scratch slot."""
 
 COMMAND = 56
 """What the entry is called for: a `DO_*`."""
@@ -77,15 +102,23 @@ DO_RESIZE = 7
 DO_SET_REAL_TIME = 8
 """Argument: nanoseconds since 1970, now."""
 
+DO_READ_WAKE_TIME = 9
+
 SLOT_WORDS = 2049
 """A page's decoded code: one word per halfword, and PAGE_END."""
 SCRATCH_WORDS = 2050
 """The scratch slot comes first: at 2047 an instruction that straddles two pages, at 2049 PAGE_END."""
-SLOTS_MAX = 2048
-FETCH_TLB_ENTRIES = 64
-"""Two words each: address of the page (-1 is none), index of its slot's first word."""
+SLOTS_MAX = 4096
+FETCH_TLB_ENTRIES = 256
+"""Four words each: address of the page (-1 is none), index of its slot's first word, WALK_ENTRY, unused."""
+FETCH_CONTEXTS = 3
+"""M, U, S. Each has its own entries, so that a change of mode flushes nothing."""
 DATA_TLB_ENTRIES = 256
-"""Four words each: page that may be read, page that may be written, memory offset minus address, unused."""
+"""Four words each: page that may be read, page that may be written, memory offset minus address, WALK_ENTRY."""
+DATA_CONTEXTS = 4
+"""M, U, S, S with SUM."""
+TLB_WORDS = 4
+FP_SLOW = 0x800
 
 DEVICE_AT = 4096
 """Memory from RAM_BYTES + this on belongs to devices; the guest cannot address it. Rings lie one after the other."""
@@ -100,6 +133,9 @@ STREAM_OUT_STOP = 1 << 18
 STREAM_OUT_SIZES = (1 << 25, 1 << 21)
 """What one instruction can send comes on top of STREAM_OUT_STOP: a queue of the largest frames, or of buffers."""
 
+CHAIN_SEGMENTS_MAX = 256
+CHAIN_WORDS = 4 + 2 * CHAIN_SEGMENTS_MAX
+
 DIRTY_DIGEST = 1
 DIRTY_SNAPSHOT = 2
 DIRTY_ALL = DIRTY_DIGEST | DIRTY_SNAPSHOT
@@ -109,8 +145,7 @@ DIRTY_FILE = 4
 PAGE_WRITTEN = 8
 """Page flag, of disks: it is not the image's page any more."""
 PAGE_WALKED = 64
-"""Page flag: a page-table walk read it since it was last written. The first store to it takes the slow path and
-flushes the TLBs."""
+"""Page flag: a page-table walk read it, and a TLB may hold what it found: every store to it takes the slow path."""
 PAGE_WATCHED = 128
 """Page flag: HTIF's tohost is in it, so every store to it takes the slow path."""
 
@@ -121,6 +156,8 @@ OUTPUT_DELAY_TICKS = 4096
 """A run goes on this long after the first output that was not taken, to batch what the guest says."""
 CODE_STORES_MAX = 64
 """A page that was written to so often while it had decoded code loses it."""
+WALK_STORES_MAX = 32
+"""After so many stores that changed valid entries of a walked page, forgetting all is cheaper than each on its own."""
 
 STOP_LIMIT = 0
 STOP_IDLE = 1

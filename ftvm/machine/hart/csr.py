@@ -1,4 +1,4 @@
-"""Control and status registers (RISC-V privileged architecture 1.13, chapters 2, 3 and 12; Zicntr)."""
+"""Control and status registers (RISC-V privileged architecture 1.13, chapters 2, 3 and 12; Zicntr; Sstc; F)."""
 
 from typing import Any
 
@@ -8,11 +8,15 @@ from ftvm.machine.bus import interrupt_lines
 from ftvm.machine.devices.clint import mtime
 from ftvm.machine.hart import state as s
 from ftvm.machine.hart.jit import Words, compiled
+from ftvm.machine.hart.pmp import write_pmpaddr, write_pmpcfg
 
+FFLAGS, FRM, FCSR = 0x001, 0x002, 0x003
 SSTATUS, SIE, STVEC, SCOUNTEREN, SENVCFG = 0x100, 0x104, 0x105, 0x106, 0x10A
-SSCRATCH, SEPC, SCAUSE, STVAL, SIP, SATP = 0x140, 0x141, 0x142, 0x143, 0x144, 0x180
+SSCRATCH, SEPC, SCAUSE, STVAL, SIP = 0x140, 0x141, 0x142, 0x143, 0x144
+STIMECMP, SATP = 0x14D, 0x180
 MSTATUS, MISA, MEDELEG, MIDELEG, MIE, MTVEC = 0x300, 0x301, 0x302, 0x303, 0x304, 0x305
 MCOUNTEREN, MENVCFG, MCOUNTINHIBIT = 0x306, 0x30A, 0x320
+PMPCFG0, PMPCFG2, PMPADDR0 = 0x3A0, 0x3A2, 0x3B0
 MSCRATCH, MEPC, MCAUSE, MTVAL, MIP = 0x340, 0x341, 0x342, 0x343, 0x344
 MCYCLE, MINSTRET, CYCLE, TIME, INSTRET = 0xB00, 0xB02, 0xC00, 0xC01, 0xC02
 MVENDORID, MCONFIGPTR = 0xF11, 0xF15
@@ -21,6 +25,7 @@ MVENDORID, MCONFIGPTR = 0xF11, 0xF15
 _PLAIN = (
     (STVEC, s.STVEC, s.TVEC_WRITABLE),
     (SCOUNTEREN, s.SCOUNTEREN, s.COUNTEREN_WRITABLE),
+    (SENVCFG, s.SENVCFG, s.SENVCFG_WRITABLE),
     (SSCRATCH, s.SSCRATCH, -1),
     (SEPC, s.SEPC, s.EPC_WRITABLE),
     (SCAUSE, s.SCAUSE, -1),
@@ -60,6 +65,51 @@ def _counter_readable(state: Words, number: int) -> bool:
 
 
 @compiled
+def _status(state: Words) -> int:
+    """mstatus as it is read."""
+    value = state[s.MSTATUS] | s.MSTATUS_FIXED
+    return value | s.MSTATUS_SD if value & s.MSTATUS_FS == s.MSTATUS_FS else value
+
+
+@compiled
+def _stimecmp_exists(state: Words) -> bool:
+    """For M mode always; for S mode if menvcfg and mcounteren say so (Sstc)."""
+    granted = state[s.MENVCFG] & s.MENVCFG_STCE != 0 and state[s.MCOUNTEREN] & 2 != 0
+    return state[s.PRIV] == s.MACHINE or granted
+
+
+@compiled
+def _read_supervisor(state: Words, csr: int) -> tuple[int, int]:
+    """Those whose numbers begin with 1, but for plain ones."""
+    ok, value = 1, 0
+    if csr == SSTATUS:
+        value = _status(state) & (s.SSTATUS_READABLE | s.MSTATUS_SD)
+    elif csr == SIP:
+        value = interrupt_lines(state) & state[s.MIDELEG]
+    elif csr == SIE:
+        value = state[s.MIE] & state[s.MIDELEG]
+    elif csr == SATP:
+        value = state[s.SATP]
+        ok = 0 if state[s.PRIV] == s.SUPERVISOR and state[s.MSTATUS] & s.MSTATUS_TVM else 1
+    elif csr == STIMECMP and _stimecmp_exists(state):
+        value = state[s.STIMECMP]
+    else:
+        ok = 0
+    return ok, value
+
+
+@compiled
+def _read_float(state: Words, csr: int) -> tuple[int, int]:
+    """fflags, frm and fcsr."""
+    value = state[s.FCSR]
+    if csr == FFLAGS:
+        value &= s.FCSR_FLAGS
+    elif csr == FRM:
+        value >>= 5
+    return 1 if state[s.MSTATUS] & s.MSTATUS_FS else 0, value
+
+
+@compiled
 def _retired(state: Words) -> int:
     return state[s.TICK] - state[s.NOT_RETIRED] + state[s.INSTRET_OFFSET]
 
@@ -71,17 +121,19 @@ def csr_read(state: Words, csr: int) -> tuple[int, int]:
     if PLACE[csr]:
         value = state[PLACE[csr]]
     elif csr == MSTATUS:
-        value = state[s.MSTATUS] | s.MSTATUS_FIXED
-    elif csr == SSTATUS:
-        value = (state[s.MSTATUS] | s.MSTATUS_FIXED) & s.SSTATUS_READABLE
+        value = _status(state)
+    elif csr >> 8 == 1:
+        ok, value = _read_supervisor(state, csr)
+    elif FFLAGS <= csr <= FCSR:
+        ok, value = _read_float(state, csr)
     elif csr == MIP:
         value = interrupt_lines(state)
-    elif csr == SIP:
-        value = interrupt_lines(state) & state[s.MIDELEG]
-    elif csr == SIE:
-        value = state[s.MIE] & state[s.MIDELEG]
-    elif csr == SATP:
-        ok = 0 if state[s.PRIV] == s.SUPERVISOR and state[s.MSTATUS] & s.MSTATUS_TVM else 1
+    elif csr == MENVCFG:
+        value = state[s.MENVCFG]
+    elif csr in (PMPCFG0, PMPCFG2):
+        value = state[s.PMPCFG + (csr >> 1 & 1)]
+    elif PMPADDR0 <= csr < PMPADDR0 + s.PMP_ENTRIES:
+        value = state[s.PMPADDR + csr - PMPADDR0]
     elif csr == MCYCLE:
         value = state[s.TICK] + state[s.CYCLE_OFFSET]
     elif csr == MINSTRET:
@@ -103,7 +155,7 @@ def csr_read(state: Words, csr: int) -> tuple[int, int]:
             MVENDORID <= csr <= MCONFIGPTR
             or MCYCLE + 3 <= csr < MCYCLE + 32
             or MCOUNTINHIBIT + 3 <= csr < MCOUNTINHIBIT + 32
-            or csr in (MENVCFG, SENVCFG, MCOUNTINHIBIT)
+            or csr == MCOUNTINHIBIT
         )
         ok = 1 if zero else 0
     return ok, value
@@ -117,6 +169,30 @@ def _write_status(state: Words, value: int, writable: int) -> None:
 
 
 @compiled
+def _write_float(state: Words, csr: int, value: int) -> None:
+    old = state[s.FCSR]
+    if csr == FFLAGS:
+        value = (old & ~s.FCSR_FLAGS) | (value & s.FCSR_FLAGS)
+    elif csr == FRM:
+        value = (old & s.FCSR_FLAGS) | (value << 5)
+    state[s.FCSR] = value & s.FCSR_WRITABLE
+    state[s.MSTATUS] |= s.MSTATUS_FS
+
+
+@compiled
+def _write_menvcfg(state: Words, value: int) -> None:
+    state[s.MENVCFG] = value & s.MENVCFG_WRITABLE
+    if value & s.MENVCFG_STCE:
+        # From now on mip.STIP is what stimecmp says, and nothing is left of what software wrote there.
+        state[s.MIP] &= ~s.STIP
+
+
+@compiled
+def _mip_writable(state: Words) -> int:
+    return s.MIP_WRITABLE & ~s.STIP if state[s.MENVCFG] & s.MENVCFG_STCE else s.MIP_WRITABLE
+
+
+@compiled
 def csr_write(state: Words, csr: int, value: int) -> None:
     """To a register that `csr_read` has found. What is not writable ignores it (WARL)."""
     if PLACE[csr]:
@@ -127,13 +203,26 @@ def csr_write(state: Words, csr: int, value: int) -> None:
     elif csr == SSTATUS:
         _write_status(state, value, s.SSTATUS_WRITABLE)
     elif csr == MIP:
-        state[s.MIP] = value & s.MIP_WRITABLE
+        state[s.MIP] = value & _mip_writable(state)
     elif csr == SIP:
         mask = s.SSIP & state[s.MIDELEG]
         state[s.MIP] = (state[s.MIP] & ~mask) | (value & mask)
     elif csr == SIE:
         mask = state[s.MIDELEG]
         state[s.MIE] = (state[s.MIE] & ~mask) | (value & mask)
+    elif csr == SATP:
+        if (value >> 60) & 15 in (0, s.SATP_SV39):
+            state[s.SATP] = value
+    elif csr == STIMECMP:
+        state[s.STIMECMP] = value
+    elif csr == MENVCFG:
+        _write_menvcfg(state, value)
+    elif FFLAGS <= csr <= FCSR:
+        _write_float(state, csr, value)
+    elif csr in (PMPCFG0, PMPCFG2):
+        write_pmpcfg(state, csr >> 1 & 1, value)
+    elif PMPADDR0 <= csr < PMPADDR0 + s.PMP_ENTRIES:
+        write_pmpaddr(state, csr - PMPADDR0, value)
     elif csr == MCYCLE:
         # The write itself counts no cycle: the next instruction reads `value`.
         state[s.CYCLE_OFFSET] = value - (state[s.TICK] + 1)

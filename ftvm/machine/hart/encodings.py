@@ -1,191 +1,13 @@
-"""Instruction encodings as one table of facts: RV64IMAC, Zicsr, Zifencei and the privileged instructions.
+"""Instruction encodings as one table of facts: RV64GC, Zba, Zbb, Zbs, Zicond, Zicsr, Zifencei and the privileged ones.
 
 The decoder, the assembler, the disassembler and the random program generator all read this table, so that an
-encoding is written down once. Immediates are written as the manual draws them: `"12@31 10:5@25 4:1@8 11@7"`
-says that bit 12 of the immediate is bit 31 of the instruction, bits 10 to 5 start at bit 25, and so on.
-(RISC-V Instruction Set Manual, volume I, chapters "RV32/64G Instruction Set Listings" and "C"; volume II for
-the privileged instructions.) Floating point has no row: its encodings are illegal instructions.
+encoding is written down once; `formats.py` says where operands are. (RISC-V Instruction Set Manual, volume I,
+chapters "RV32/64G Instruction Set Listings", "C", "B" and "Zicond"; volume II for the privileged instructions.)
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """`width` bits of an operand's value, from `value_lsb` on; in the word they are at `word_lsb` on."""
-
-    value_lsb: int
-    width: int
-    word_lsb: int
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One operand: where its bits are, whether it is sign-extended, what is added (8 for `rd'` of RVC)."""
-
-    name: str
-    pieces: tuple[Piece, ...]
-    signed: bool = False
-    bias: int = 0
-
-    @property
-    def width(self) -> int:
-        """Bits of the value, counted from bit 0 (low bits that are always zero included)."""
-        return max(piece.value_lsb + piece.width for piece in self.pieces)
-
-    def extract(self, word: int) -> int:
-        value = 0
-        for piece in self.pieces:
-            value |= (word >> piece.word_lsb & (1 << piece.width) - 1) << piece.value_lsb
-        if self.signed and value >> (self.width - 1):
-            value -= 1 << self.width
-        return value + self.bias
-
-    def insert(self, value: int) -> int:
-        """The instruction bits for `value`. ValueError when the field cannot hold it."""
-        word = 0
-        for piece in self.pieces:
-            word |= (value - self.bias >> piece.value_lsb & (1 << piece.width) - 1) << piece.word_lsb
-        if self.extract(word) != value:
-            raise ValueError(f"{self.name} cannot hold {value}")
-        return word
-
-
-def _field(name: str, layout: str, signed: bool = False, bias: int = 0) -> Field:
-    pieces = []
-    for part in layout.split():
-        bits, word_lsb = part.split("@")
-        high, _, low = bits.partition(":")
-        pieces.append(Piece(int(low or high), int(high) - int(low or high) + 1, int(word_lsb)))
-    return Field(name, tuple(pieces), signed, bias)
-
-
-RD, RS1, RS2 = (_field(name, f"4:0@{lsb}") for name, lsb in (("rd", 7), ("rs1", 15), ("rs2", 20)))
-IMM_I = _field("imm", "11:0@20", signed=True)
-IMM_S = _field("imm", "11:5@25 4:0@7", signed=True)
-IMM_B = _field("imm", "12@31 10:5@25 4:1@8 11@7", signed=True)
-IMM_U = _field("imm", "31:12@12", signed=True)
-IMM_J = _field("imm", "20@31 10:1@21 11@20 19:12@12", signed=True)
-SHAMT6, SHAMT5 = _field("imm", "5:0@20"), _field("imm", "4:0@20")
-CSR, UIMM = _field("csr", "11:0@20"), _field("imm", "4:0@15")
-AQRL = _field("aqrl", "1:0@25")
-C_RD_RS1 = _field("rd", "4:0@7")
-C_RS1 = _field("rs1", "4:0@7")
-C_RS2 = _field("rs2", "4:0@2")
-C_RD_LOW, C_RS2_LOW = _field("rd", "2:0@2", bias=8), _field("rs2", "2:0@2", bias=8)
-C_RD_HIGH, C_RS1_HIGH = _field("rd", "2:0@7", bias=8), _field("rs1", "2:0@7", bias=8)
-C_IMM6 = _field("imm", "5@12 4:0@2", signed=True)
-C_SHAMT = _field("imm", "5@12 4:0@2")
-C_UIMM_W, C_UIMM_D = _field("imm", "5:3@10 2@6 6@5"), _field("imm", "5:3@10 7:6@5")
-
-FORMATS: dict[str, tuple[Field, ...]] = {
-    "none": (),
-    "R": (RD, RS1, RS2),
-    "I": (RD, RS1, IMM_I),
-    "load": (RD, RS1, IMM_I),
-    "store": (RS1, RS2, IMM_S),
-    "B": (RS1, RS2, IMM_B),
-    "U": (RD, IMM_U),
-    "J": (RD, IMM_J),
-    "shift6": (RD, RS1, SHAMT6),
-    "shift5": (RD, RS1, SHAMT5),
-    "csr": (RD, CSR, RS1),
-    "csri": (RD, CSR, UIMM),
-    "lr": (RD, RS1, AQRL),
-    "amo": (RD, RS1, RS2, AQRL),
-    "fence": (_field("fm", "3:0@28"), _field("pred", "3:0@24"), _field("succ", "3:0@20")),
-    "sfence": (RS1, RS2),
-    "CR": (C_RD_RS1, C_RS2),
-    "CR.jump": (C_RS1,),
-    "CI": (C_RD_RS1, C_IMM6),
-    "CI.lui": (C_RD_RS1, _field("imm", "17@12 16:12@2", signed=True)),
-    "CI.addi16sp": (_field("imm", "9@12 4@6 6@5 8:7@3 5@2", signed=True),),
-    "CI.shift": (C_RD_RS1, C_SHAMT),
-    "CI.lwsp": (C_RD_RS1, _field("imm", "5@12 4:2@4 7:6@2")),
-    "CI.ldsp": (C_RD_RS1, _field("imm", "5@12 4:3@5 8:6@2")),
-    "CSS.swsp": (C_RS2, _field("imm", "5:2@9 7:6@7")),
-    "CSS.sdsp": (C_RS2, _field("imm", "5:3@10 8:6@7")),
-    "CIW": (C_RD_LOW, _field("imm", "5:4@11 9:6@7 2@6 3@5")),
-    "CL.w": (C_RD_LOW, C_RS1_HIGH, C_UIMM_W),
-    "CL.d": (C_RD_LOW, C_RS1_HIGH, C_UIMM_D),
-    "CS.w": (C_RS1_HIGH, C_RS2_LOW, C_UIMM_W),
-    "CS.d": (C_RS1_HIGH, C_RS2_LOW, C_UIMM_D),
-    "CA": (C_RD_HIGH, C_RS2_LOW),
-    "CB": (C_RS1_HIGH, _field("imm", "8@12 4:3@10 7:6@5 2:1@3 5@2", signed=True)),
-    "CB.shift": (C_RD_HIGH, C_SHAMT),
-    "CB.andi": (C_RD_HIGH, C_IMM6),
-    "CJ": (_field("imm", "11@12 4@11 9:8@9 10@8 6@7 7@6 3:1@3 5@2", signed=True),),
-}
-"""Operands of each format, in the order in which `expansion` and the assembler's positions list them."""
-
-
-SYNTAX: dict[str, str] = {
-    form: text
-    for forms, text in (
-        ("none", ""),
-        ("R", "{rd}, {rs1}, {rs2}"),
-        ("I shift6 shift5", "{rd}, {rs1}, {imm}"),
-        ("load CL.w CL.d", "{rd}, {imm}({rs1})"),
-        ("store CS.w CS.d", "{rs2}, {imm}({rs1})"),
-        ("B", "{rs1}, {rs2}, {target}"),
-        ("U CI.lui", "{rd}, {upper}"),
-        ("J", "{rd}, {target}"),
-        ("csr", "{rd}, {csr}, {rs1}"),
-        ("csri", "{rd}, {csr}, {imm}"),
-        ("lr", "{rd}, ({rs1})"),
-        ("amo", "{rd}, {rs2}, ({rs1})"),
-        ("fence", "{pred}, {succ}"),
-        ("sfence", "{rs1}, {rs2}"),
-        ("CR CA", "{rd}, {rs2}"),
-        ("CR.jump", "{rs1}"),
-        ("CI CI.shift CB.shift CB.andi", "{rd}, {imm}"),
-        ("CI.addi16sp", "x2, {imm}"),
-        ("CI.lwsp CI.ldsp", "{rd}, {imm}(x2)"),
-        ("CSS.swsp CSS.sdsp", "{rs2}, {imm}(x2)"),
-        ("CIW", "{rd}, x2, {imm}"),
-        ("CB", "{rs1}, {target}"),
-        ("CJ", "{target}"),
-    )
-    for form in forms.split()
-}
-"""How assemblers write the operands of each format."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """One instruction: `word & mask == match`, unless a field of `nonzero` is 0 (then reserved: illegal).
-
-    `expansion` of a compressed instruction names its 32-bit equal and that one's operands in its format's
-    order, each a field of this instruction or a number. `hint` names the fields whose zero makes it a HINT.
-    """
-
-    name: str
-    extension: str
-    format: str
-    match: int
-    mask: int
-    expansion: str = ""
-    nonzero: tuple[str, ...] = ()
-    hint: tuple[str, ...] = ()
-
-    @cached_property
-    def fields(self) -> dict[str, Field]:
-        return {field.name: field for field in FORMATS[self.format]}
-
-    @property
-    def size(self) -> int:
-        """Bytes: 2 or 4."""
-        return 4 if self.match & 3 == 3 else 2
-
-    def operands(self, word: int) -> dict[str, int]:
-        return {name: field.extract(word) for name, field in self.fields.items()}
-
-    def matches(self, word: int) -> bool:
-        if word & self.mask != self.match:
-            return False
-        return all(self.fields[name].extract(word) for name in self.nonzero)
+from ftvm.machine.hart.formats import FORMATS, IMM_B, IMM_I, IMM_J, IMM_S, IMM_U, ROUNDING_MODES, SYNTAX, Encoding
 
 
 def _funct3(extension: str, form: str, opcode: int, names: str, mask: int = 0x707F) -> list[Encoding]:
@@ -203,6 +25,47 @@ def _amo(name: str, funct5: int) -> list[Encoding]:
         Encoding(f"{name}.{width}", "A", form, 0x2F | funct3 << 12 | funct5 << 27, mask)
         for width, funct3 in (("w", 2), ("d", 3))
     ]
+
+
+def _floating_point(width: str, fmt: int) -> list[Encoding]:
+    """The rows that F and D have in common: `width` is "s" or "d", `fmt` what says so in the word."""
+    extension = {"s": "F", "d": "D"}[width]
+    own = fmt << 25
+    rows = [
+        Encoding(f"{name}.{width}", extension, "F.fma", opcode | own, 0x0600007F)
+        for name, opcode in (("fmadd", 0x43), ("fmsub", 0x47), ("fnmsub", 0x4B), ("fnmadd", 0x4F))
+    ]
+    for name, form, funct5, rs2, rm in (
+        ("fadd.{}", "F.arith", 0x00, None, None),
+        ("fsub.{}", "F.arith", 0x01, None, None),
+        ("fmul.{}", "F.arith", 0x02, None, None),
+        ("fdiv.{}", "F.arith", 0x03, None, None),
+        ("fsqrt.{}", "F.round", 0x0B, 0, None),
+        ("fsgnj.{}", "F.select", 0x04, None, 0),
+        ("fsgnjn.{}", "F.select", 0x04, None, 1),
+        ("fsgnjx.{}", "F.select", 0x04, None, 2),
+        ("fmin.{}", "F.select", 0x05, None, 0),
+        ("fmax.{}", "F.select", 0x05, None, 1),
+        ("fle.{}", "F.compare", 0x14, None, 0),
+        ("flt.{}", "F.compare", 0x14, None, 1),
+        ("feq.{}", "F.compare", 0x14, None, 2),
+        ("fclass.{}", "F.mv.x", 0x1C, 0, 1),
+        ("fcvt.w.{}", "F.to", 0x18, 0, None),
+        ("fcvt.wu.{}", "F.to", 0x18, 1, None),
+        ("fcvt.l.{}", "F.to", 0x18, 2, None),
+        ("fcvt.lu.{}", "F.to", 0x18, 3, None),
+        ("fcvt.{}.w", "F.from", 0x1A, 0, None),
+        ("fcvt.{}.wu", "F.from", 0x1A, 1, None),
+        ("fcvt.{}.l", "F.from", 0x1A, 2, None),
+        ("fcvt.{}.lu", "F.from", 0x1A, 3, None),
+    ):
+        match, mask = 0x53 | own | funct5 << 27, 0xFE00007F
+        if rs2 is not None:
+            match, mask = match | rs2 << 20, mask | 0x01F00000
+        if rm is not None:
+            match, mask = match | rm << 12, mask | 0x7000
+        rows.append(Encoding(name.format(width), extension, form, match, mask))
+    return rows
 
 
 ENCODINGS: tuple[Encoding, ...] = (
@@ -236,6 +99,51 @@ ENCODINGS: tuple[Encoding, ...] = (
     *_amo("amomax", 0x14),
     *_amo("amominu", 0x18),
     *_amo("amomaxu", 0x1C),
+    *_floating_point("s", 0),
+    Encoding("flw", "F", "F.load", 0x2007, 0x707F),
+    Encoding("fsw", "F", "F.store", 0x2027, 0x707F),
+    Encoding("fmv.x.w", "F", "F.mv.x", 0xE0000053, 0xFFF0707F),
+    Encoding("fmv.w.x", "F", "F.mv.f", 0xF0000053, 0xFFF0707F),
+    *_floating_point("d", 1),
+    Encoding("fld", "D", "F.load", 0x3007, 0x707F),
+    Encoding("fsd", "D", "F.store", 0x3027, 0x707F),
+    Encoding("fcvt.s.d", "D", "F.round", 0x40100053, 0xFFF0007F),
+    Encoding("fcvt.d.s", "D", "F.round", 0x42000053, 0xFFF0007F),
+    Encoding("fmv.x.d", "D", "F.mv.x", 0xE2000053, 0xFFF0707F),
+    Encoding("fmv.d.x", "D", "F.mv.f", 0xF2000053, 0xFFF0707F),
+    *_funct3("Zba", "R", 0x20000033, "- - sh1add - sh2add - sh3add -", 0xFE00707F),
+    *_funct3("Zba", "R", 0x2000003B, "- - sh1add.uw - sh2add.uw - sh3add.uw -", 0xFE00707F),
+    Encoding("add.uw", "Zba", "R", 0x0800003B, 0xFE00707F),
+    Encoding("slli.uw", "Zba", "shift6", 0x0800101B, 0xFC00707F),
+    *_funct3("Zbb", "R", 0x40000033, "- - - - xnor - orn andn", 0xFE00707F),
+    *_funct3("Zbb", "R", 0x0A000033, "- - - - min minu max maxu", 0xFE00707F),
+    *_funct3("Zbb", "R", 0x60000033, "- rol - - - ror - -", 0xFE00707F),
+    *_funct3("Zbb", "R", 0x6000003B, "- rolw - - - rorw - -", 0xFE00707F),
+    Encoding("rori", "Zbb", "shift6", 0x60005013, 0xFC00707F),
+    Encoding("roriw", "Zbb", "shift5", 0x6000501B, 0xFE00707F),
+    *(
+        Encoding(name, "Zbb", "R.unary", match, 0xFFF0707F)
+        for name, match in (
+            ("clz", 0x60001013),
+            ("ctz", 0x60101013),
+            ("cpop", 0x60201013),
+            ("clzw", 0x6000101B),
+            ("ctzw", 0x6010101B),
+            ("cpopw", 0x6020101B),
+            ("sext.b", 0x60401013),
+            ("sext.h", 0x60501013),
+            ("zext.h", 0x0800403B),
+            ("orc.b", 0x28705013),
+            ("rev8", 0x6B805013),
+        )
+    ),
+    *_funct3("Zbs", "R", 0x48000033, "- bclr - - - bext - -", 0xFE00707F),
+    *_funct3("Zbs", "shift6", 0x48000013, "- bclri - - - bexti - -", 0xFC00707F),
+    *_funct3("Zbs", "R", 0x68000033, "- binv - - - - - -", 0xFE00707F),
+    *_funct3("Zbs", "shift6", 0x68000013, "- binvi - - - - - -", 0xFC00707F),
+    *_funct3("Zbs", "R", 0x28000033, "- bset - - - - - -", 0xFE00707F),
+    *_funct3("Zbs", "shift6", 0x28000013, "- bseti - - - - - -", 0xFC00707F),
+    *_funct3("Zicond", "R", 0x0E000033, "- - - - - czero.eqz - czero.nez", 0xFE00707F),
     Encoding("fence", "I", "fence", 0x0F, 0x707F),
     Encoding("fence.i", "Zifencei", "none", 0x100F, 0x707F),
     Encoding("ecall", "I", "none", 0x00000073, 0xFFFFFFFF),
@@ -247,8 +155,10 @@ ENCODINGS: tuple[Encoding, ...] = (
     Encoding("wfi", "M-mode", "none", 0x10500073, 0xFFFFFFFF),
     Encoding("sfence.vma", "S-mode", "sfence", 0x12000073, 0xFE007FFF),
     Encoding("c.addi4spn", "C", "CIW", 0x0000, 0xE003, "addi rd 2 imm", nonzero=("imm",)),
+    Encoding("c.fld", "C", "CL.f", 0x2000, 0xE003, "fld rd rs1 imm"),
     Encoding("c.lw", "C", "CL.w", 0x4000, 0xE003, "lw rd rs1 imm"),
     Encoding("c.ld", "C", "CL.d", 0x6000, 0xE003, "ld rd rs1 imm"),
+    Encoding("c.fsd", "C", "CS.f", 0xA000, 0xE003, "fsd rs1 rs2 imm"),
     Encoding("c.sw", "C", "CS.w", 0xC000, 0xE003, "sw rs1 rs2 imm"),
     Encoding("c.sd", "C", "CS.d", 0xE000, 0xE003, "sd rs1 rs2 imm"),
     Encoding("c.nop", "C", "none", 0x0001, 0xFFFF, "addi 0 0 0"),
@@ -270,6 +180,7 @@ ENCODINGS: tuple[Encoding, ...] = (
     Encoding("c.beqz", "C", "CB", 0xC001, 0xE003, "beq rs1 0 imm"),
     Encoding("c.bnez", "C", "CB", 0xE001, 0xE003, "bne rs1 0 imm"),
     Encoding("c.slli", "C", "CI.shift", 0x0002, 0xE003, "slli rd rd imm", hint=("rd", "imm")),
+    Encoding("c.fldsp", "C", "CI.fldsp", 0x2002, 0xE003, "fld rd 2 imm"),
     Encoding("c.lwsp", "C", "CI.lwsp", 0x4002, 0xE003, "lw rd 2 imm", nonzero=("rd",)),
     Encoding("c.ldsp", "C", "CI.ldsp", 0x6002, 0xE003, "ld rd 2 imm", nonzero=("rd",)),
     Encoding("c.jr", "C", "CR.jump", 0x8002, 0xF07F, "jalr 0 rs1 0", nonzero=("rs1",)),
@@ -277,6 +188,7 @@ ENCODINGS: tuple[Encoding, ...] = (
     Encoding("c.ebreak", "C", "none", 0x9002, 0xFFFF, "ebreak"),
     Encoding("c.jalr", "C", "CR.jump", 0x9002, 0xF07F, "jalr 1 rs1 0", nonzero=("rs1",)),
     Encoding("c.add", "C", "CR", 0x9002, 0xF003, "add rd rd rs2", nonzero=("rs2",), hint=("rd",)),
+    Encoding("c.fsdsp", "C", "CSS.fsdsp", 0xA002, 0xE003, "fsd 2 rs2 imm"),
     Encoding("c.swsp", "C", "CSS.swsp", 0xC002, 0xE003, "sw 2 rs2 imm"),
     Encoding("c.sdsp", "C", "CSS.sdsp", 0xE002, 0xE003, "sd 2 rs2 imm"),
 )
@@ -338,7 +250,9 @@ def disassemble(word: int, pc: int | None = None) -> str:
     if encoding is None:
         return f".insn {word:#x}"
     operands = encoding.operands(word)
-    shown = {name: f"x{value}" if name in ("rd", "rs1", "rs2") else str(value) for name, value in operands.items()}
+    shown = {name: str(value) for name, value in operands.items()}
+    for register in operands.keys() & {"rd", "rs1", "rs2", "rs3"}:
+        shown[register] = f"{encoding.fields[register].registers}{operands[register]}"
     name, imm = encoding.name, operands.get("imm", 0)
     shown["upper"] = f"{imm >> 12 & 0xFFFFF:#x}"
     shown["target"] = f".{imm:+d}" if pc is None else f"{pc + imm & (1 << 64) - 1:#x}"
@@ -346,6 +260,8 @@ def disassemble(word: int, pc: int | None = None) -> str:
         shown["csr"] = CSR_NAMES.get(operands["csr"], f"{operands['csr']:#x}")
     if "aqrl" in operands:
         name += ("", ".rl", ".aq", ".aqrl")[operands["aqrl"]]
+    if "rm" in operands:
+        shown["rm"] = str(ROUNDING_MODES[operands["rm"]])
     for ordering in operands.keys() & {"pred", "succ"}:
         letters = (letter for bit, letter in zip((8, 4, 2, 1), "iorw", strict=True) if operands[ordering] & bit)
         shown[ordering] = "".join(letters) or "0"
@@ -357,11 +273,13 @@ def _csrs(first: int, names: Iterable[str]) -> dict[str, int]:
 
 
 CSRS: dict[str, int] = {
+    **_csrs(0x001, ("fflags", "frm", "fcsr")),
     **_csrs(0xC00, ("cycle", "time", "instret", *(f"hpmcounter{n}" for n in range(3, 32)))),
     **_csrs(0x100, ("sstatus",)),
     **_csrs(0x104, ("sie", "stvec", "scounteren")),
     **_csrs(0x10A, ("senvcfg",)),
     **_csrs(0x140, ("sscratch", "sepc", "scause", "stval", "sip")),
+    **_csrs(0x14D, ("stimecmp",)),
     **_csrs(0x180, ("satp",)),
     **_csrs(0xF11, ("mvendorid", "marchid", "mimpid", "mhartid", "mconfigptr")),
     **_csrs(0x300, ("mstatus", "misa", "medeleg", "mideleg", "mie", "mtvec", "mcounteren")),

@@ -15,6 +15,8 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
+from numba.cpython import numbers
 from numba.extending import intrinsic
 
 
@@ -35,6 +37,11 @@ Binary = Callable[[int, int], int]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Numba tells LLVM that sums and products of int64 never overflow ("nsw"), after which LLVM may assume anything of one
+# that does: (a * b != 0) becomes (a != 0 and b != 0). The guest's arithmetic wraps.
+assert hasattr(numbers, "_int_arith_flags"), "this numba says otherwise that signed overflow is undefined"
+numbers._int_arith_flags = lambda result_type: []
 
 # Merging the tails of the handlers turns the interpreter's jumps into jumps to jumps.
 llvm.set_option("ftvm", "-enable-tail-merge=false")
@@ -133,6 +140,34 @@ load16s, load16u = _load(16, True), _load(16, False)
 load32s, load32u = _load(32, True), _load(32, False)
 load64 = _load(64, False)
 store8, store16, store32, store64 = _store(8), _store(16), _store(32), _store(64)
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _move(typing_context: Any, to: Any, to_at: Any, source: Any, source_at: Any, size: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        to, source = builder.gep(arguments[0], arguments[1:2]), builder.gep(arguments[2], arguments[3:4])
+        cgutils.raw_memmove(builder, to, source, arguments[4], 1)  # type: ignore[no-untyped-call,unused-ignore]
+        return context.get_dummy_value()
+
+    return types.none(to, types.int64, source, types.int64, types.int64), generate
+
+
+move_bytes = cast(Callable[[Bytes, int, Bytes, int, int], None], _move)
+"""to, offset, source, offset, size: C's memmove."""
+
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _clear(typing_context: Any, memory: Any, offset: Any, size: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        memory, offset, size = arguments
+        cgutils.memset(builder, builder.gep(memory, [offset]), size, 0)  # type: ignore[no-untyped-call,unused-ignore]
+        return context.get_dummy_value()
+
+    return types.none(memory, types.int64, types.int64), generate
+
+
+clear_bytes = cast(Callable[[Bytes, int, int], None], _clear)
+"""memory, offset, size: zeros."""
 
 
 @compiled

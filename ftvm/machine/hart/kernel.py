@@ -22,7 +22,11 @@ from ftvm.errors import ConfigError
 Progress = Callable[[str], None]
 
 _MACHINE = Path(__file__).resolve().parent.parent
-_CORE_SOURCES = tuple(f"hart/{name}.py" for name in ("control", "encodings", "generate", "jit", "operations", "state"))
+_CORE_SOURCES = (
+    "board.py",
+    "devices/clint.py",
+    *(f"hart/{n}.py" for n in ("bits", "control", "encodings", "formats", "generate", "jit", "operations", "state")),
+)
 
 _ENTRY_SOURCE = '''\
 """The one cached entry: what it calls is compiled into it."""

@@ -3,6 +3,9 @@
 Names are those of `encodings.py`; rows that it does not know are forms that decode makes of them: `li` and `mv`,
 jumps that leave their page (`jalx`, `beqx`, ...), `j` and `jr`, and the marks `undecoded`, `page_end`, `straddle` and
 `illegal`.
+Floating-point registers are numbers from `state.F` on in `rd` and `rs2`; all floating-point arithmetic is one
+operation, `fp`, with the instruction as its immediate. CSR instructions have it too; those that kernels live by
+have forms of their own, whose operand is `rs1`, or'ed with the number `rs2`.
 An operation that compressed instructions also need has a twin `name_c`, which is 2 bytes long.
 """
 
@@ -22,6 +25,8 @@ class Kind(IntEnum):
     ALU = auto()
     LOAD = auto()
     STORE = auto()
+    FLOAD = auto()
+    FSTORE = auto()
     BRANCH = auto()
     BRANCH_FAR = auto()
     JUMP = auto()
@@ -31,6 +36,8 @@ class Kind(IntEnum):
     INDIRECT_LINK = auto()
     AMO = auto()
     CSR = auto()
+    CSR_FAST = auto()
+    FP = auto()
     SYSTEM = auto()
     MARK = auto()
 
@@ -50,6 +57,7 @@ class Operation:
 _I64, _U64, _I32, _U32 = "np.int64({})", "np.uint64({})", "np.int64(np.int32({}))", "np.uint32({})"
 
 _INTRINSICS = ("mulh", "mulhu", "mulhsu", "div", "divu", "rem", "remu", "divw", "divuw", "remw", "remuw")
+_COUNTS = ("clz", "ctz", "cpop", "clzw", "ctzw", "cpopw", "orc.b", "rev8")
 _ALU = {
     "li": IMM,
     "mv": RS2,
@@ -85,8 +93,39 @@ _ALU = {
     "mul": f"{RS1} * {RS2}",
     "mulw": _I32.format(f"{RS1} * {RS2}"),
     **{name: f"{name}({RS1}, {RS2})" for name in _INTRINSICS},
+    "add.uw": f"({RS1} & 0xFFFFFFFF) + {RS2}",
+    "slli.uw": f"({RS1} & 0xFFFFFFFF) << {IMM}",
+    **{f"sh{n}add": f"({RS1} << {n}) + {RS2}" for n in (1, 2, 3)},
+    **{f"sh{n}add.uw": f"(({RS1} & 0xFFFFFFFF) << {n}) + {RS2}" for n in (1, 2, 3)},
+    "andn": f"{RS1} & ~{RS2}",
+    "orn": f"{RS1} | ~{RS2}",
+    "xnor": f"~({RS1} ^ {RS2})",
+    "min": f"min({RS1}, {RS2})",
+    "max": f"max({RS1}, {RS2})",
+    "minu": _I64.format(f"min(np.uint64({RS1}), np.uint64({RS2}))"),
+    "maxu": _I64.format(f"max(np.uint64({RS1}), np.uint64({RS2}))"),
+    "sext.b": f"np.int64(np.int8({RS1}))",
+    "sext.h": f"np.int64(np.int16({RS1}))",
+    "zext.h": f"{RS1} & 0xFFFF",
+    **{name: f"{name.replace('.', '_')}({RS1})" for name in _COUNTS},
+    **{name: f"{name}({RS1}, {RS2})" for name in ("rol", "ror", "rolw", "rorw")},
+    "rori": f"ror({RS1}, {IMM})",
+    "roriw": f"rorw({RS1}, {IMM})",
+    "bclr": f"{RS1} & ~(1 << ({RS2} & 63))",
+    "bclri": f"{RS1} & ~(1 << {IMM})",
+    "bset": f"{RS1} | (1 << ({RS2} & 63))",
+    "bseti": f"{RS1} | (1 << {IMM})",
+    "binv": f"{RS1} ^ (1 << ({RS2} & 63))",
+    "binvi": f"{RS1} ^ (1 << {IMM})",
+    "bext": f"({RS1} >> ({RS2} & 63)) & 1",
+    "bexti": f"({RS1} >> {IMM}) & 1",
+    "czero.eqz": f"{RS1} if {RS2} != 0 else 0",
+    "czero.nez": f"{RS1} if {RS2} == 0 else 0",
 }
 _LOADS = {"lb": "8s", "lbu": "8u", "lh": "16s", "lhu": "16u", "lw": "32s", "lwu": "32u", "ld": "64"}
+_FLOADS = {"flw": ("load32s(mem, p) | -4294967296", 4), "fld": ("load64(mem, p)", 8)}
+"""A single is NaN-boxed: the upper half of the register is all ones."""
+_FSTORES = {"fsw": ("store32", 4), "fsd": ("store64", 8)}
 _STORES = {"sb": "8", "sh": "16", "sw": "32", "sd": "64"}
 BRANCHES = {
     "beq": f"{RS1} == {RS2}",
@@ -105,9 +144,11 @@ _JUMPS = {
 }
 AMOS = ("amoswap", "amoadd", "amoxor", "amoand", "amoor", "amomin", "amomax", "amominu", "amomaxu", "lr", "sc")
 _CSRS = ("csrrw", "csrrs", "csrrc", "csrrwi", "csrrsi", "csrrci")
+CSRS_FAST = ("sstatus_set", "sstatus_clear", "sscratch_swap", "time_read")
 _SYSTEM = ("ecall", "ebreak", "mret", "sret", "wfi", "sfence.vma")
 _TWINS = (
-    "li mv addi add sub slli srli srai andi addiw addw subw xor or and lw ld sw sd beq bne beqx bnex j jalx jalr jr"
+    "li mv addi add sub slli srli srai andi addiw addw subw xor or and lw ld sw sd beq bne beqx bnex j jalx jalr jr "
+    "fld fsd"
 )
 # The dispatch compares in this order before LLVM makes jump tables of it: what programs do most comes first.
 _HOT = (
@@ -124,6 +165,10 @@ def _rows() -> list[Operation]:
     rows += [
         Operation(name, Kind.STORE, f"store{bits}(mem, p, {RS2})", size=int(bits) // 8)
         for name, bits in _STORES.items()
+    ]
+    rows += [Operation(name, Kind.FLOAD, load, size=size) for name, (load, size) in _FLOADS.items()]
+    rows += [
+        Operation(name, Kind.FSTORE, f"{store}(mem, p, {RS2})", size=size) for name, (store, size) in _FSTORES.items()
     ]
     for name, condition in BRANCHES.items():
         rows += [
@@ -146,7 +191,9 @@ def _ordered() -> tuple[Operation, ...]:
         for name in AMOS
         for width, size in (("w", 4), ("d", 8))
     ]
+    slow += [Operation(name, Kind.CSR_FAST) for name in CSRS_FAST]
     slow += [Operation(name, Kind.CSR) for name in _CSRS]
+    slow += [Operation("fp", Kind.FP)]
     slow += [Operation(name, Kind.SYSTEM) for name in _SYSTEM]
     slow += [Operation("illegal", Kind.MARK), Operation("straddle", Kind.MARK)]
     return tuple(marks + fast + slow)
@@ -161,6 +208,7 @@ ILLEGAL, STRADDLE = NUMBER["illegal"], NUMBER["straddle"]
 LI, MV, ADDI, ADD = NUMBER["li"], NUMBER["mv"], NUMBER["addi"], NUMBER["add"]
 J, JAL, JALX, JALR, JR = (NUMBER[name] for name in ("j", "jal", "jalx", "jalr", "jr"))
 J_C, JR_C = NUMBER["j_c"], NUMBER["jr_c"]
+SSTATUS_SET, SSTATUS_CLEAR, SSCRATCH_SWAP, TIME_READ = (NUMBER[name] for name in CSRS_FAST)
 ECALL, EBREAK, MRET, SRET, WFI, SFENCE_VMA = (NUMBER[name] for name in _SYSTEM)
 
 # The same facts by number, as compiled code wants them.

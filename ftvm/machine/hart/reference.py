@@ -9,7 +9,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
 
-from ftvm.machine.hart.encodings import Encoding, decode, expand
+from ftvm.machine.hart.encodings import decode, expand
+from ftvm.machine.hart.formats import Encoding
 from ftvm.machine.hart.reference_alu import (
     ATOMICS,
     BRANCHES,

@@ -1,7 +1,7 @@
 """What the integer instructions compute, one line each, on Python's unbounded integers.
 
 Registers are unsigned 64-bit values; every function takes them and returns any integer whose low 64 bits are the
-result. (RISC-V Instruction Set Manual, volume I: RV32I, RV64I, "M", "A".)
+result. (RISC-V Instruction Set Manual, volume I: RV32I, RV64I, "M", "A", "B", "Zicond".)
 """
 
 from collections.abc import Callable
@@ -35,6 +35,18 @@ def remainder(dividend: int, divisor: int) -> int:
     return -magnitude if dividend < 0 else magnitude
 
 
+def rotated(value: int, count: int, bits: int) -> int:
+    """The low `bits` rotated to the right."""
+    value &= (1 << bits) - 1
+    count %= bits
+    return value >> count | value << (bits - count)
+
+
+def trailing_zeros(value: int, bits: int) -> int:
+    value |= 1 << bits
+    return (value & -value).bit_length() - 1
+
+
 REGISTER_REGISTER: dict[str, Callable[[int, int], int]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
@@ -64,6 +76,30 @@ REGISTER_REGISTER: dict[str, Callable[[int, int], int]] = {
     "divuw": lambda a, b: signed(divide(unsigned32(a), unsigned32(b)), 32),
     "remw": lambda a, b: signed(remainder(signed(a, 32), signed(b, 32)), 32),
     "remuw": lambda a, b: signed(remainder(unsigned32(a), unsigned32(b)), 32),
+    "add.uw": lambda a, b: unsigned32(a) + b,
+    "sh1add": lambda a, b: 2 * a + b,
+    "sh2add": lambda a, b: 4 * a + b,
+    "sh3add": lambda a, b: 8 * a + b,
+    "sh1add.uw": lambda a, b: 2 * unsigned32(a) + b,
+    "sh2add.uw": lambda a, b: 4 * unsigned32(a) + b,
+    "sh3add.uw": lambda a, b: 8 * unsigned32(a) + b,
+    "andn": lambda a, b: a & ~b,
+    "orn": lambda a, b: a | ~b,
+    "xnor": lambda a, b: ~(a ^ b),
+    "min": lambda a, b: min(signed(a), signed(b)),
+    "max": lambda a, b: max(signed(a), signed(b)),
+    "minu": min,
+    "maxu": max,
+    "rol": lambda a, b: rotated(a, -b, 64),
+    "ror": lambda a, b: rotated(a, b, 64),
+    "rolw": lambda a, b: signed(rotated(a, -b, 32), 32),
+    "rorw": lambda a, b: signed(rotated(a, b, 32), 32),
+    "bclr": lambda a, b: a & ~(1 << b % 64),
+    "bset": lambda a, b: a | 1 << b % 64,
+    "binv": lambda a, b: a ^ 1 << b % 64,
+    "bext": lambda a, b: a >> b % 64 & 1,
+    "czero.eqz": lambda a, b: a if b else 0,
+    "czero.nez": lambda a, b: 0 if b else a,
 }
 
 REGISTER_IMMEDIATE: dict[str, Callable[[int, int], int]] = {
@@ -80,8 +116,29 @@ REGISTER_IMMEDIATE: dict[str, Callable[[int, int], int]] = {
     "slliw": REGISTER_REGISTER["sllw"],
     "srliw": REGISTER_REGISTER["srlw"],
     "sraiw": REGISTER_REGISTER["sraw"],
+    "slli.uw": lambda a, b: unsigned32(a) << b,
+    "rori": REGISTER_REGISTER["ror"],
+    "roriw": REGISTER_REGISTER["rorw"],
+    "bclri": REGISTER_REGISTER["bclr"],
+    "bseti": REGISTER_REGISTER["bset"],
+    "binvi": REGISTER_REGISTER["binv"],
+    "bexti": REGISTER_REGISTER["bext"],
 }
 """The second argument is the immediate, sign-extended to 64 bits and taken as unsigned."""
+
+REGISTER: dict[str, Callable[[int], int]] = {
+    "clz": lambda a: 64 - a.bit_length(),
+    "clzw": lambda a: 32 - unsigned32(a).bit_length(),
+    "ctz": lambda a: trailing_zeros(a, 64),
+    "ctzw": lambda a: trailing_zeros(a, 32),
+    "cpop": lambda a: a.bit_count(),
+    "cpopw": lambda a: unsigned32(a).bit_count(),
+    "sext.b": lambda a: signed(a, 8),
+    "sext.h": lambda a: signed(a, 16),
+    "zext.h": lambda a: a & 0xFFFF,
+    "rev8": lambda a: int.from_bytes(a.to_bytes(8, "little"), "big"),
+    "orc.b": lambda a: int.from_bytes(bytes(0xFF if byte else 0 for byte in a.to_bytes(8, "little")), "little"),
+}
 
 BRANCHES: dict[str, Callable[[int, int], bool]] = {
     "beq": lambda a, b: a == b,

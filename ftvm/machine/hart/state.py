@@ -95,6 +95,7 @@ STATE_SIZE = UART_AT + UART_SIZE
 HALT_FINISHER = 1
 HALT_HTIF = 2
 HALT_POWER_OFF = 3
+HALT_SBI = 4
 
 USER = 0
 SUPERVISOR = 1
@@ -102,15 +103,18 @@ MACHINE = 3
 
 # Facts about the CSRs of this board (RISC-V privileged architecture 1.13, chapters 3 and 12). WARL fields that
 # a mask leaves out read as zero or as in the FIXED value.
-MISA = (2 << 62) - (1 << 64) | 1 << 0 | 1 << 2 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20
-"""RV64 with A, C, I, M, S and U; as int64."""
+MISA = (2 << 62) - (1 << 64) | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20
+"""RV64 with A, C, D, F, I, M, S and U; as int64."""
 MSTATUS_SIE = 1 << 1
 MSTATUS_MIE = 1 << 3
 MSTATUS_SPIE = 1 << 5
 MSTATUS_MPIE = 1 << 7
 MSTATUS_SPP = 1 << 8
 MSTATUS_MPP = 3 << 11
+MSTATUS_FS = 3 << 13
+"""Off, Initial, Clean, Dirty."""
 MSTATUS_MPRV = 1 << 17
+MSTATUS_SUM = 1 << 18
 MSTATUS_MXR = 1 << 19
 MSTATUS_TVM = 1 << 20
 MSTATUS_TW = 1 << 21
@@ -122,17 +126,20 @@ MSTATUS_WRITABLE = (
     | MSTATUS_MPIE
     | MSTATUS_SPP
     | MSTATUS_MPP
+    | MSTATUS_FS
     | MSTATUS_MPRV
+    | MSTATUS_SUM
     | MSTATUS_MXR
     | MSTATUS_TVM
     | MSTATUS_TW
     | MSTATUS_TSR
 )
-"""SUM is read-only zero because satp.MODE is, FS because there is no F; so are menvcfg and senvcfg, for FIOM may be
-where no translation exists. MPP = 2 is reserved: such a write keeps the old MPP."""
+"""MPP = 2 is reserved: such a write keeps the old MPP."""
+MSTATUS_SD = -(1 << 63)
+"""Read as 1 where FS is Dirty; not kept."""
 MSTATUS_FIXED = 2 << 32 | 2 << 34
 """UXL = SXL = 2: 64 bits."""
-SSTATUS_WRITABLE = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_MXR
+SSTATUS_WRITABLE = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR
 SSTATUS_READABLE = SSTATUS_WRITABLE | 2 << 32
 
 SSIP = 1 << 1
@@ -154,6 +161,32 @@ EPC_WRITABLE = ~1
 INTERRUPT_ORDER = (11, 3, 7, 9, 1, 5)
 """MEI, MSI, MTI, SEI, SSI, STI: which of several interrupts for the same mode goes first."""
 
+ENVCFG_FIOM = 1
+MENVCFG_STCE = -(1 << 63)
+"""stimecmp exists for S mode, and says what mip.STIP is."""
+MENVCFG_WRITABLE = ENVCFG_FIOM | MENVCFG_STCE
+SENVCFG_WRITABLE = ENVCFG_FIOM
+FCSR_FLAGS = 0x1F
+FCSR_WRITABLE = 0xFF
+
+SATP_MODE = 15 << 60
+SATP_SV39 = 8
+SATP_PPN = (1 << 44) - 1
+"""The ASID's 16 bits can be written, and mean nothing: no TLB entry outlives what it was made from."""
+PTE_V, PTE_R, PTE_W, PTE_X, PTE_U, PTE_G, PTE_A, PTE_D = (1 << bit for bit in range(8))
+PTE_RSW = 3 << 8
+PTE_PPN_LSB = 10
+PTE_RESERVED_LSB = 54
+
+PMP_R, PMP_W, PMP_X = 1, 2, 4
+PMP_MATCH_LSB = 3
+PMP_TOR, PMP_NA4, PMP_NAPOT = 1, 2, 3
+PMP_LOCKED = 0x80
+PMPCFG_WRITABLE = 0x9F
+PMPADDR_WRITABLE = (1 << 54) - 1
+PMPCFG_ALLOW_ALL, PMPADDR_ALLOW_ALL = PMP_R | PMP_W | PMP_X | PMP_NAPOT << PMP_MATCH_LSB, (1 << 54) - 1
+"""In entry 0: S and U mode may do what they like. Without any entry they may do nothing."""
+
 CAUSE_FETCH_ACCESS = 1
 CAUSE_ILLEGAL = 2
 CAUSE_BREAKPOINT = 3
@@ -161,6 +194,9 @@ CAUSE_LOAD_MISALIGNED = 4
 CAUSE_LOAD_ACCESS = 5
 CAUSE_STORE_MISALIGNED = 6
 CAUSE_STORE_ACCESS = 7
+CAUSE_FETCH_PAGE = 12
+CAUSE_LOAD_PAGE = 13
+CAUSE_STORE_PAGE = 15
 CAUSE_ECALL_U = 8
 """+ privilege mode: 8 from U, 9 from S, 11 from M. mtval: the instruction's bits (16 of a compressed one) for
 an illegal instruction, the pc for EBREAK, 0 for ECALL and interrupts, the address for accesses; an instruction

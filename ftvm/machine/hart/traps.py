@@ -92,7 +92,7 @@ def wfi(state: Words) -> int:
 
 @compiled
 def sfence_vma(state: Words) -> int:
-    """1, or 0 for an illegal instruction. There is no translation to fence."""
+    """1, or 0 for an illegal instruction. No translation outlives the entries it was made from (`pages.py`)."""
     priv = state[s.PRIV]
     if priv == s.USER or (priv == s.SUPERVISOR and state[s.MSTATUS] & s.MSTATUS_TVM):
         return 0
