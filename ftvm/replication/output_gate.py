@@ -114,10 +114,11 @@ class OutputGate:
         stream.waiting.extendleft(reversed(stream.released))
         stream.released.clear()
 
-    def release(self) -> Iterator[Piece]:
+    def release(self, devices: Iterable[str] | None = None) -> Iterator[Piece]:
         """What is committed and has not gone out in this edge session, as far as `RELEASED_MAX` allows; from now on it
-        has. After a confirmation there may be more."""
-        for stream in self._streams.values():
+        has. After a confirmation there may be more. Of these devices; None: of all."""
+        for device in self._streams if devices is None else devices:
+            stream = self._streams[device]
             end = stream.confirmed + RELEASED_MAX
             while stream.waiting and stream.waiting[0][0] <= self.committed and stream.waiting[0][1].offset < end:
                 held = stream.waiting.popleft()
