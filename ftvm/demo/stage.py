@@ -31,7 +31,7 @@ _TEMPLATE = """\
 name = "{machine}"
 image = "guest.elf"
 ram_mib = {ram_mib}
-
+{devices}
 [replication]
 {replication}
 [arbiter]
@@ -180,8 +180,12 @@ def prepare(
     sessions: str = "break",
     replication: dict[str, Any] | None = None,
     arbiter: str = "directory",
+    devices: str = "",
 ) -> Config:
-    """Certificates, image and `machine.toml` for a pair, an edge and an arbiter of this kind, on loopback."""
+    """Certificates, image and `machine.toml` for a pair, an edge and an arbiter of this kind, on loopback.
+
+    `devices` are more lines of `[machine]`.
+    """
     (folder / "guest.elf").write_bytes(image)
     create_authority(folder / "authority", machine)
     for name in NODES:
@@ -194,6 +198,7 @@ def prepare(
     text = _TEMPLATE.format(
         machine=machine,
         ram_mib=ram_mib,
+        devices=devices,
         replication=settings,
         arbiter=section_of(arbiter, arbiter_port),
         alpha=alpha,

@@ -191,6 +191,8 @@ class Machine:
 
     def _reset_board(self, clear: bool = True) -> None:
         """The reset button: RAM from the image, hart and devices anew. Ticks, the clock and stream offsets go on."""
+        from ftvm.machine.devices.virtio.slots import configure
+
         memory, state, image = self._memory, self._state, self._loaded
         if clear:
             memory.clear()
@@ -206,6 +208,7 @@ class Machine:
         state[s.TOHOST], state[s.FROMHOST] = image.tohost, image.fromhost
         for index, value in image.words:
             state[index] = value
+        configure(state, self.board, memory.ram_bytes)
         self._call(c.DO_RESET_DEVICES)
         self._watch_tohost()
 
