@@ -30,6 +30,8 @@ class BareGuest:
     image: bytes
     ram_mib: int = 64
     sessions: str = "break"
+    devices: str = ""
+    """More lines of `[machine]`."""
 
     @property
     def title(self) -> str:
@@ -37,7 +39,7 @@ class BareGuest:
 
     def install(self, folder: Path) -> str:
         (folder / "guest.elf").write_bytes(self.image)
-        return f'image = "guest.elf"\nram_mib = {self.ram_mib}\n'
+        return f'image = "guest.elf"\nram_mib = {self.ram_mib}\n{self.devices}\n'
 
     def doors(self) -> str:
         return f'sessions = "{self.sessions}"\n'

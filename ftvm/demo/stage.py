@@ -182,13 +182,15 @@ def prepare(
     sessions: str = "break",
     replication: dict[str, Any] | None = None,
     arbiter: str = "directory",
+    devices: str = "",
 ) -> Config:
     """Certificates, guest and `machine.toml` for a pair, an edge and an arbiter of this kind, on loopback.
 
-    `guest` may be the image of a bare one; then `ram_mib` and `sessions` say the rest.
+    `guest` may be the image of a bare one; then `ram_mib`, `sessions` and `devices`, more lines of `[machine]`, say the
+    rest.
     """
     if isinstance(guest, bytes):
-        guest = BareGuest(guest, ram_mib=ram_mib, sessions=sessions)
+        guest = BareGuest(guest, ram_mib=ram_mib, sessions=sessions, devices=devices)
     create_authority(folder / "authority", machine)
     for name in NODES:
         issue(folder / "authority", folder / "certs" / name, "node", name)

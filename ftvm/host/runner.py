@@ -33,6 +33,7 @@ from ftvm.log.entry import (
     Resize,
 )
 from ftvm.machine.machine import Machine, StopReason
+from ftvm.machine.output import NET
 
 NS_PER_S = 1_000_000_000
 IDLE_WAIT_MAX_S = 3600.0
@@ -250,13 +251,19 @@ class Runner:
         self._pending.setdefault(item.device, deque()).append(item)
         self._pending_size += len(item.data)
 
+    def _room_for(self, item: Input) -> int:
+        """How much of this input the machine takes now. A frame that fits into an entry is not cut: whoever goes on
+        from the log must not begin in the middle of one."""
+        room = self._machine.input_room(item.device)
+        return room if item.device != NET or room >= min(len(item.data), INPUT_SIZE_MAX) else 0
+
     def _has_deliverable_input(self) -> bool:
-        return any(queue and self._machine.input_room(device) > 0 for device, queue in self._pending.items())
+        return any(queue and self._room_for(queue[0]) > 0 for queue in self._pending.values())
 
     def _deliver_inputs(self, entries: list[Entry]) -> None:
         machine = self._machine
         for device, queue in self._pending.items():
-            while queue and (room := machine.input_room(device)) > 0:
+            while queue and (room := self._room_for(queue[0])) > 0:
                 item = queue.popleft()
                 self._pending_size -= len(item.data)
                 expected = machine.input_offset(device)
