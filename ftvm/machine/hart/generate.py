@@ -9,7 +9,7 @@ Loads and stores compare one TLB tag with the address, of which the bits below t
 misaligned address, a device, a page not yet dirty and a page with decoded code all fail the same comparison; what is
 only misaligned, and inside its page, passes a second one. Floating-point accesses compare with FP_POISON or'ed in, so
 that they fail while mstatus.FS has to be looked at or set. Whatever fails ends the core with SLOW and the count
-restored: the driver does that instruction. Nothing is called from the core.
+restored: the driver does that instruction. Nothing is called from the core but `fp_execute`, out of line.
 
 Two cores come out: the fast one counts every instruction but compares the count at taken jumps only, so it needs
 FAST_TICKS_MIN ticks in hand; the exact one compares before every instruction and finishes a run.
