@@ -268,8 +268,8 @@ SPECIFIED = (11, 3, 7, 9, 1, 5)
 
 
 def interrupts() -> Iterator[Case]:
-    """What is pending, enabled and delegated, in every mode. Where two could be taken, QEMU's order decides nothing: such
-    cases are in `priorities`.
+    """What is pending, enabled and delegated, in every mode. Where two could be taken, QEMU's order decides nothing:
+    such cases are in `priorities`.
     """
     for case in _interrupts():
         if len(_candidates(case)) <= 1:
@@ -318,8 +318,8 @@ def _candidates(case: Case) -> list[int]:
 
 
 def timers() -> Iterator[Case]:
-    """stimecmp: who may reach it, and what mip.STIP is. While stimecmp is off M mode leaves it alone: in QEMU a write to it
-    changes the bit that software set.
+    """stimecmp: who may reach it, and what mip.STIP is. While stimecmp is off M mode leaves it alone: in QEMU a write
+    to it changes the bit that software set.
     """
     read, write = encode("csrrs", rd=11, csr=CSRS["stimecmp"]), encode("csrrw", csr=CSRS["stimecmp"], rs1=10)
     seen = encode("csrrs", rd=12, csr=CSRS["sip"])
