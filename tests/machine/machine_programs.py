@@ -31,6 +31,8 @@ class MachineGenerator(Generator):
 
     def _set_up(self) -> None:
         random = self.random
+        if random.randrange(8):
+            self._allow_everything()
         self._handler("m", "s")
         self._handler("s", "m")
         if random.randrange(2):
@@ -41,6 +43,14 @@ class MachineGenerator(Generator):
         self._set_csr("mie", random.choice((0, 0xAAA, random.getrandbits(12))))
         floating_point = random.choice((0, 1, 2, 3, 3)) << 13
         self._set_csr("mstatus", random.choice((0, 0xA, 0x1888, 0x88)) | random.getrandbits(1) << 21 | floating_point)
+
+    def _allow_everything(self) -> None:
+        """By the last PMP entry: without any, S and U mode may do nothing."""
+        self.asm("addi", rd=2, rs1=0, imm=-1)
+        self.asm("csrrw", csr="pmpaddr15", rs1=2)
+        self.asm.li(2, 0x1F)
+        self.asm("slli", rd=2, rs1=2, imm=56)
+        self.asm("csrrw", csr="pmpcfg2", rs1=2)
 
     def _set_csr(self, name: str, value: int) -> None:
         self.asm.li(2, value)
@@ -72,6 +82,7 @@ class MachineGenerator(Generator):
         asm("blt", rs1=13, rs2=0, imm=f"{mode}interrupt")
         asm("addi", rd=13, rs1=13, imm=-1)
         asm("beq", rs1=13, rs2=0, imm=f"{mode}again")
+        self._handle_more(mode)
         asm("csrrs", rd=13, csr=f"{mode}epc")
         asm("addi", rd=13, rs1=13, imm=self.random.choice((2, 4)))
         asm("csrrw", csr=f"{mode}epc", rs1=13)
@@ -96,6 +107,9 @@ class MachineGenerator(Generator):
         asm.label(f"{mode}restart")
         asm("jal", imm="body")
         asm.label(f"{mode}after")
+
+    def _handle_more(self, mode: str) -> None:
+        """In a handler, with the cause of an exception less 1 in x13: nothing."""
 
     def _epilogue(self) -> None:
         self.asm("jal", imm="body")
