@@ -9,7 +9,7 @@ Loads and stores compare one TLB tag with the address, of which the bits below t
 misaligned address, a device, a page not yet dirty and a page with decoded code all fail the same comparison; what is
 only misaligned, and inside its page, passes a second one. Floating-point accesses compare with FP_POISON or'ed in, so
 that they fail while mstatus.FS has to be looked at or set. Whatever fails ends the core with SLOW and the count
-restored: the driver does that instruction. Nothing is called from the core.
+restored: the driver does that instruction. Nothing is called from the core but `fp_execute`, out of line.
 
 Two cores come out: the fast one counts every instruction but compares the count at taken jumps only, so it needs
 FAST_TICKS_MIN ticks in hand; the exact one compares before every instruction and finishes a run.
@@ -32,7 +32,7 @@ import numpy as np
 from numba import cfunc, types
 
 from ftvm.machine.hart.jit import (
-    compiled, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh,
+    call_float, compiled, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh,
     mulhsu, mulhu, opaque, rem, remu, remuw, remw, store16, store32, store64, store8, unreachable,
 )
 from ftvm.machine.hart.bits import clz, clzw, cpop, cpopw, ctz, ctzw, orc_b, rev8, rol, rolw, ror, rorw
@@ -194,6 +194,10 @@ def _handler(operation: Operation, exact: bool) -> list[str]:
             return _access(operation, advance, exact)
         case Kind.AMO if not exact:
             return _atomic(operation, advance)
+        case Kind.FP if not exact:
+            # FS must be Dirty already; an illegal instruction has changed nothing and is the driver's.
+            call = f"call_float(ctl[{c.FLOAT_POINTER}], x, np.int64(w >> U32))"
+            return [f"if poison == 0 and {call} != 0:", "    " + advance, "else:", "    " + _LEAVE.format(SLOW)]
         case Kind.CSR_FAST if not exact:
             return _CSR_HANDLERS[operation.name](advance)
         case Kind.BRANCH:

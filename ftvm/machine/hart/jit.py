@@ -227,5 +227,28 @@ def _call(typing_context: Any, address: Any, ctl: Any, state: Any, mem: Any, cod
     return types.int64(types.int64, ctl, state, mem, code, fetch, tlb), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _call_float(typing_context: Any, address: Any, state: Any, word: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        pointee = ir.FunctionType(word, [argument.type for argument in arguments[1:]])
+        outer = ir.FunctionType(word, [argument.type for argument in arguments])
+        # A cold function around it makes LLVM save registers here, and not spare them all over the core.
+        name = "ftvm.call_float"
+        if name not in builder.module.globals:
+            made = ir.Function(builder.module, outer, name)
+            made.linkage = "internal"
+            made.attributes.add("cold")
+            made.attributes.add("noinline")
+            inner = ir.IRBuilder(made.append_basic_block())
+            inner.ret(inner.call(inner.inttoptr(made.args[0], pointee.as_pointer()), made.args[1:]))
+        return builder.call(builder.module.globals[name], arguments)
+
+    return types.int64(types.int64, state, types.int64), generate
+
+
+call_float = cast(Callable[[int, Words, int], int], _call_float)
+"""Call `fp_execute` by its address: what the core calls is not compiled into it."""
+
 call_core = cast(Callable[[int, Words, Words, Bytes, Words, Words, Words], int], _call)
 """Call a core by its address: compiled on its own, it is not compiled again into its caller."""
