@@ -22,11 +22,12 @@ class Silence:
     """A console on which nobody types, and which the run leaves when its time is up."""
 
     at_end = False
+    size = None
 
     def __init__(self, seconds: float | None) -> None:
         self._until = None if seconds is None else time.monotonic() + seconds
 
-    def read(self, size_max: int, wait_s: float) -> bytes:
+    def read(self, size_max: int, wait_s: float, wake_fd: int = -1) -> bytes:
         return b""
 
     def write(self, data: bytes) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ftvm.config import Address, Config, ReplicationConfig, environment_name, load
 from ftvm.errors import ConfigError
+from ftvm.networks import Publish, UserNetwork
 
 EXAMPLE = """
 [machine]
@@ -79,6 +80,11 @@ def test_the_example_reads_with_paths_relative_to_the_file_and_defaults(tmp_path
         ('"0.0.0.0:6379"', '"6379"', ["[edge] listen", "host:port", "'6379'"]),
         ('"0.0.0.0:6379"', '"::1:6379"', ["[edge] listen", "host:port"]),
         ('"0.0.0.0:6379"', '"h:65536"', ["[edge] listen", "host:port"]),
+        ('"0.0.0.0:6379"', '"h:1"\nnet = "bridge"', ["[edge] net", "expected user, tap:NAME", "'bridge'"]),
+        ('"0.0.0.0:6379"', '"h:1"\nnet = 7', ["[edge] net", "expected user, tap:NAME"]),
+        ('"0.0.0.0:6379"', '"h:1"\npublish = "6379"', ["[edge] publish", "HOST_PORT:GUEST_PORT", "'6379'"]),
+        ('"0.0.0.0:6379"', '"h:1"\npublish = [6379]', ["[edge] publish", "HOST_PORT:GUEST_PORT"]),
+        ('"0.0.0.0:6379"', '"h:1"\nnet = "tap:a"\npublish = ["1:2"]', ["machine.toml: [edge]", "drop one"]),
         ('path = "/srv/arbiter"', "", ["[arbiter] path", "missing"]),
         ('kind = "directory"', 'kind = "vote"', ["[arbiter] kind", '"witness"', "'vote'"]),
         ('kind = "directory"', 'kind = "witness"', ["[arbiter] address", "missing"]),
@@ -151,6 +157,14 @@ def test_a_wrong_arbiter_is_one_line(tmp_path: Path, keys: str, told: str) -> No
         load(path)
     assert str(caught.value).startswith(f"{path}: [arbiter]")
     assert "\n" not in str(caught.value)
+
+
+def test_ports_of_the_edge_are_published_from_the_file_and_the_environment(tmp_path: Path) -> None:
+    path = write(tmp_path, EXAMPLE.replace("[security]", 'publish = ["6379:6379"]\n[security]'))
+    assert load(path).edge.network() == UserNetwork((Publish("127.0.0.1", 6379, 6379),))
+    environment = {"FTVM_EDGE_PUBLISH": "0.0.0.0:1:2,3:4/udp"}
+    assert load(path, environment=environment).edge.publish == ("0.0.0.0:1:2", "3:4/udp")
+    assert load(write(tmp_path, EXAMPLE)).edge.network() is None
 
 
 @pytest.mark.parametrize("section", ["machine", "arbiter", "edge", "security"])

@@ -55,17 +55,19 @@ def _certified(config: Config) -> list[str]:
 
 
 def _check_image(config: Config) -> str:
-    from ftvm.machine.board import BoardConfig
+    from ftvm.host.disk import close_disks, open_disks
+    from ftvm.host.guest import board_of, read_image
     from ftvm.machine.image import load_image
 
-    path = config.machine.image
+    content = read_image(config.machine)
+    path = config.machine.program
+    disks = open_disks(config.machine.disks)
     try:
-        content = path.read_bytes()
-        load_image(content, BoardConfig(config.machine.ram_mib))
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}; set [machine] image to a guest image") from None
+        load_image(content, board_of(config.machine, disks))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
+    finally:
+        close_disks(disks)
     return f"{path}: {len(content)} bytes, fits into {config.machine.ram_mib} MiB"
 
 

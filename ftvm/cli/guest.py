@@ -1,38 +1,125 @@
 """What the commands that run a guest by itself have in common."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ftvm.cli.progress import prepared_kernel
-from ftvm.errors import ExitCode, ImageError
-from ftvm.host.solo import Ending, SoloResult
-from ftvm.machine.board import RAM_MIB_MAX, BoardConfig
+from ftvm.cli.disk_flag import DiskFlag
+from ftvm.cli.progress import prepared_kernel, told
+from ftvm.config import GuestConfig, guest_of
+from ftvm.errors import ExitCode
+from ftvm.host.disk_keeping import open_overlays
+from ftvm.host.guest import open_guest
+from ftvm.host.network import open_network
+from ftvm.host.solo import Ending, SoloResult, World
 from ftvm.machine.machine import Machine
+from ftvm.networks import NetworkSpec, parse_network
 
-RamMib = Annotated[
-    int,
-    Parameter(name="--ram", env_var="FTVM_MACHINE_RAM_MIB", validator=Number(gte=1, lte=RAM_MIB_MAX)),
-]
-"""`--ram MIB`."""
+OVERLAY_OWNER = "ftvm-run"
+"""The machine that stands in the stamp of an overlay beside its image."""
+
+
+
+def _environment(key: str) -> str:
+    return f"FTVM_MACHINE_{key.upper()}"
+
 
 TicksMax = Annotated[int | None, Parameter(name="--max-ticks", validator=Number(gte=0, lt=1 << 62))]
 """`--max-ticks N`."""
 
 
-def power_on(image: Path, ram_mib: int) -> Machine:
-    """A machine with the image at `image`. ImageError names the file."""
-    try:
-        content = image.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{image}: {error.strerror}; give the path of a guest image") from None
-    prepared_kernel()
-    try:
-        return Machine(BoardConfig(ram_mib=ram_mib), content)
-    except ImageError as error:
-        raise ImageError(f"{image}: {error}") from None
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestFlags:
+    """The flags that say what runs and on what board.
+
+    Parameters
+    ----------
+    kernel
+        A riscv64 Linux kernel, entered in S mode under the built-in SBI, or after --bios.
+    initrd
+        The kernel's initial RAM disk.
+    append
+        The kernel's command line. By default it names the console, and nothing else.
+    bios
+        Firmware that runs in M mode, such as Debian's OpenSBI, instead of the built-in SBI.
+    disk
+        FILE[,ro][,snapshot]: a raw disk image, which is never written itself. What the guest writes is kept in
+        FILE.overlay, or with snapshot thrown away. Once for each disk, up to four.
+    net
+        Where the network card is plugged: user, tap:NAME[,bridge=BRIDGE], stream:HOST:PORT[,server],
+        stream:unix:PATH[,server] or none.
+    publish
+        [HOST_IP:]HOST_PORT:GUEST_PORT[/tcp|/udp]: forward a port of this host to the guest.
+    mac
+        The network card's address.
+    mtu
+        The network card's largest packet, in bytes.
+    console
+        uart or virtio: which of the guest's devices is the console.
+    ram
+        The machine's memory in MiB, or as 512M or 2G.
+    """
+
+    kernel: Annotated[Path | None, Parameter(env_var=_environment("kernel"))] = None
+    initrd: Annotated[Path | None, Parameter(env_var=_environment("initrd"))] = None
+    append: Annotated[str | None, Parameter(env_var=_environment("append"))] = None
+    bios: Annotated[Path | None, Parameter(env_var=_environment("bios"))] = None
+    disk: Annotated[list[str] | None, Parameter(negative="")] = None
+    net: str | None = None
+    publish: Annotated[list[str] | None, Parameter(negative="")] = None
+    mac: Annotated[str | None, Parameter(env_var=_environment("mac"))] = None
+    mtu: Annotated[str | None, Parameter(env_var=_environment("mtu"))] = None
+    console: Annotated[str | None, Parameter(env_var=_environment("console"))] = None
+    ram: Annotated[str | None, Parameter(env_var=_environment("ram_mib"))] = None
+
+    def config(self, image: Path | None) -> GuestConfig:
+        """Raises `FtvmError` for flags that do not go together."""
+        return guest_of(
+            {
+                "image": image,
+                "kernel": self.kernel,
+                "initrd": self.initrd,
+                "append": self.append,
+                "bios": self.bios,
+                "ram_mib": self.ram,
+                "disks": tuple(disk.file for disk in self.disks()),
+                "net": self.network() is not None,
+                "mac": self.mac,
+                "mtu": self.mtu,
+                "console": self.console,
+            }
+        )
+
+    def disks(self) -> list[DiskFlag]:
+        return [DiskFlag.parse(text) for text in self.disk or ()]
+
+    def network(self) -> NetworkSpec | None:
+        return parse_network(self.net, self.publish or ())
+
+
+@contextmanager
+def powered_on(image: Path | None, flags: GuestFlags) -> Iterator[tuple[Machine, World]]:
+    """The machine that the flags ask for, and all of its world but a console."""
+    guest = open_guest(flags.config(image), told)
+    with ExitStack() as stack:
+        stack.callback(guest.close)
+        overlays = open_overlays([disk.overlay for disk in flags.disks()], guest.disks, OVERLAY_OWNER)
+        stack.callback(overlays.close)
+        spec = flags.network()
+        network = None
+        if spec is not None and guest.board.net is not None:
+            network = open_network(spec, mtu=guest.board.net.mtu)
+            stack.callback(network.close)
+        prepared_kernel()
+        machine = guest.power_on()
+        overlays.preload(machine)
+        yield machine, World(guest.config.console_device, network, overlays)
 
 
 def exit_code_of(result: SoloResult, stop_signal: int) -> int:

@@ -16,3 +16,9 @@ def prepared_kernel() -> None:
             prepare(status.update)
     else:
         prepare(lambda step: print(f"ftvm: {step}", file=sys.stderr, flush=True))
+
+
+def told(line: str) -> None:
+    """One line about what takes long."""
+    if sys.stderr.isatty():
+        print(f"ftvm: {line}", file=sys.stderr, flush=True)

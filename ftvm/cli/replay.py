@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ftvm.cli.disk_flag import DiskFlag
 from ftvm.cli.progress import prepared_kernel
 from ftvm.host.replay import ReplayResult, replay_log
 
@@ -18,6 +19,7 @@ def replay(
     log: Path,
     /,
     *,
+    disk: Annotated[list[str] | None, Parameter(negative="")] = None,
     until: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -26,15 +28,19 @@ def replay(
     Parameters
     ----------
     log
-        A log as `ftvm record` or a node writes it. Nothing else is needed: the machine is in it.
+        A log as `ftvm record` or a node writes it. Nothing else is needed, for the machine is in it, but for the images
+        of its disks.
+    disk
+        FILE[,ro]: the image of each of the machine's disks, in their order, as they were given to `ftvm record`.
     until
         Stop at this tick instead of at the log's end.
     as_json
         Report as one JSON object.
     """
+    disks = [DiskFlag.parse(text).file for text in disk or ()]
     prepared_kernel()
     with _progress() as progress:
-        result = replay_log(log, until=until, progress=progress)
+        result = replay_log(log, disks=disks, until=until, progress=progress)
     _report(log, result, as_json)
 
 

@@ -2,26 +2,35 @@
 
 from pathlib import Path
 
-from ftvm.cli.guest import RamMib, TicksMax, exit_code_of, power_on
+from ftvm.cli.escape import Escape
+from ftvm.cli.guest import GuestFlags, TicksMax, exit_code_of, powered_on
 from ftvm.host.solo import run_solo
-from ftvm.host.terminal import Terminal
+from ftvm.host.terminal import ESCAPE, Terminal
 
 
-def run(image: Path, /, *, ram_mib: RamMib = 64, ticks_max: TicksMax = None) -> int:
-    """Run a guest image, its console on this one. Exits with 0 when the guest passed, with 1 when it failed.
+def run(
+    image: Path | None = None,
+    /,
+    *,
+    guest: GuestFlags | None = None,
+    escape: Escape = ESCAPE,
+    ticks_max: TicksMax = None,
+) -> int:
+    """Run a guest, its console on this one: a bare image, or a kernel (--kernel), or a firmware (--bios).
 
-    On a terminal Ctrl-] leaves; otherwise Ctrl-C does.
+    Exits with 0 when the guest powered itself off or passed, with 1 when it failed. On a terminal Ctrl-] leaves;
+    otherwise Ctrl-C does.
 
     Parameters
     ----------
     image
-        An ELF64 RISC-V executable or a raw binary.
-    ram_mib
-        The machine's memory in MiB.
+        An ELF64 RISC-V executable or a raw binary, started in M mode.
+    escape
+        The key that leaves, with Ctrl: ^] or ^A; or none.
     ticks_max
         Stop after so many ticks.
     """
-    machine = power_on(image, ram_mib)
-    with Terminal() as console:
-        result = run_solo(machine, console, ticks_max=ticks_max)
+    terminal = Terminal(escape=escape)
+    with powered_on(image, guest or GuestFlags()) as (machine, world), terminal as console:
+        result = run_solo(machine, console, world, ticks_max=ticks_max)
     return exit_code_of(result, console.stop_signal)

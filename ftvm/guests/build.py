@@ -16,6 +16,7 @@ SOURCES = Path(__file__).parent / "src"
 COMMON = ("start.S", "board.c", "memory.c")
 COMPUTE = ("bytecode", "crc32", "matmul", "qsort", "sha256", "sieve", "traploop")
 SMALL = (
+    "devices",
     "echo",
     "finisher-fail",
     "flood",

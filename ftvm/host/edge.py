@@ -6,6 +6,9 @@ of its answers, and the guest must forget the half request: so the edge sends a 
 input; the guest resets its parser and answers with a break of its own, and everything before that is thrown away.
 (`[edge] sessions = "plain"` leaves breaks out, for guests that know nothing of them: then clients share a console.)
 
+The guest's network card is another stream, whose other end is `edge_network`. Of a machine with two consoles clients
+have the one that it was configured with; what is said on the other one, or by a card without a network, ends here.
+
 Offsets, de-duplication, resending and the fence against old generations are in `ftvm.replication.edge.EdgeCore`.
 This file carries bytes. A client's socket is written in the same step in which the output arrives.
 """
@@ -21,11 +24,15 @@ from typing import cast
 import trio
 
 from ftvm.config import Address, Config
+from ftvm.config.machine import MTU_DEFAULT
 from ftvm.credentials import EDGE, ROLE_NODE, contexts_of
 from ftvm.errors import FtvmError, ProtocolError
 from ftvm.host import logs, welcome
-from ftvm.host.control import Answer, serve_control
+from ftvm.host.control import Answer, ControlError, serve_control
 from ftvm.host.edge_client import Client
+from ftvm.host.edge_network import EdgeNetwork
+from ftvm.host.network import DEVICE as NETWORK
+from ftvm.log.codec import CELLS_MAX
 from ftvm.replication.codec import EDGE_MESSAGES, decode, encode
 from ftvm.replication.edge import (
     Deliver,
@@ -44,7 +51,9 @@ from transport.channel import Channel, Limits, open_channel
 from transport.errors import CertificateProblem, ChannelClosed, PeerRefused, TransportError
 from transport.identity import Expectation
 
-DEVICE = "uart0"
+DEVICES = ("uart0", "console0", NETWORK)
+"""All that a machine may have: whichever a node names is heard."""
+
 RECONNECT_S = 0.05
 REFUSED_S = 1.0
 """Every refusal is a line in the node's log."""
@@ -71,7 +80,9 @@ class EdgeShell:
     def __init__(self, config: Config, *, breaks: bool) -> None:
         self._config = config
         self._breaks = breaks
-        self._core = EdgeCore((DEVICE,))
+        self._console = config.machine.console_device
+        self._core = EdgeCore(DEVICES)
+        self._network: EdgeNetwork | None = None
         self._numbers = itertools.count(1)
         self._channels: dict[int, Channel] = {}
         self._nodes: dict[int, str] = {}
@@ -103,12 +114,15 @@ class EdgeShell:
             raise FtvmError(f"[edge] listen = {address}: {error.strerror or error}; choose another port") from None
         self.port = int(listeners[0].socket.getsockname()[1])
         async with open_background() as nursery:
+            if (spec := self._config.edge.network()) is not None:
+                self._network = EdgeNetwork(spec, self._config.machine.mtu or MTU_DEFAULT, self._core, self._perform)
+                nursery.start_soon(self._network.run)
             for name, node in self._config.nodes.items():
                 nursery.start_soon(self._follow_node, name, node.listen, context)
             nursery.start_soon(self._flush_loop)
             nursery.start_soon(trio.serve_listeners, self._serve_client, listeners)
             if self._config.edge.control is not None:
-                await nursery.start(serve_control, self._config.edge.control, {"status": self._answer_status})
+                await nursery.start(serve_control, self._config.edge.control, {"status": self._answer_status, "resize": self._answer_resize})
             task_status.started(self)
             await self.halted.wait()
             if self._client is not None:
@@ -151,6 +165,8 @@ class EdgeShell:
             effects = self._core.received(session, cast(EdgeMessage, message))
             self._delivered[name] += sum(len(effect.data) for effect in effects if isinstance(effect, Deliver))
             self._perform(effects)
+            if self._network is not None:
+                self._network.step()
 
         try:
             with trio.CancelScope() as self._scopes[session]:
@@ -167,12 +183,12 @@ class EdgeShell:
             match effect:
                 case SendNode(session, message):
                     self._send(session, message)
-                case Deliver(_, _, data, is_break):
-                    self._deliver(data, is_break)
+                case Deliver(device, _, data, is_break):
+                    self._deliver(device, data, is_break)
                 case InputAcked():
                     self._room.set()
-                case StreamReset():
-                    self._reset_stream()
+                case StreamReset(device):
+                    self._reset_stream(device)
                 case Fault(session, text):
                     _log.error("node broke the protocol", node=self._nodes.get(session, "?"), what=text)
                     self._end_session(session)
@@ -202,10 +218,16 @@ class EdgeShell:
             self._flush_due = trio.Event()
             self._perform(self._core.flush())
 
-    # ---- the stream
+    # ---- the streams
 
-    def _deliver(self, data: bytes, is_break: bool) -> None:
+    def _deliver(self, device: str, data: bytes, is_break: bool) -> None:
         self._flush_due.set()
+        if device == self._console:
+            self._deliver_to_client(data, is_break)
+        elif device == NETWORK and self._network is not None:
+            self._network.deliver(data)
+
+    def _deliver_to_client(self, data: bytes, is_break: bool) -> None:
         if is_break:
             self._discarding = False
             self._answered.set()
@@ -221,8 +243,12 @@ class EdgeShell:
             while self._scrollback_size > SCROLLBACK_MAX:
                 self._scrollback_size -= len(self._scrollback.popleft())
 
-    def _reset_stream(self) -> None:
+    def _reset_stream(self, device: str) -> None:
         """The machine was started cold: whoever was connected spoke to another one."""
+        if device == NETWORK and self._network is not None:
+            self._network.reset()
+        if device != self._console:
+            return
         if self._client is not None:
             self._client.gone.set()
             self._client.close()
@@ -236,12 +262,12 @@ class EdgeShell:
         What a client that is gone had still to say is not given to anybody.
         """
         while data and not (client is not None and client.gone.is_set()):
-            room = self._core.input_room(DEVICE)
+            room = self._core.input_room(self._console)
             if room <= 0:
                 self._room = trio.Event()
                 await self._room.wait()
                 continue
-            self._perform(self._core.client_input(DEVICE, data[:room], is_break=is_break))
+            self._perform(self._core.client_input(self._console, data[:room], is_break=is_break))
             data = data[room:]
 
     # ---- clients
@@ -315,11 +341,20 @@ class EdgeShell:
 
     def _all_logged(self) -> bool:
         """A node is live for us, and has every input in the log."""
-        return self._core.statistics().attached is not None and self._core.input_room(DEVICE) == INPUT_WINDOW
+        return self._core.statistics().attached is not None and self._core.input_room(self._console) == INPUT_WINDOW
 
     async def _wait_gone(self, client: Client, scope: trio.CancelScope) -> None:
         await client.gone.wait()
         scope.cancel()
+
+    async def _answer_resize(self, request: Answer) -> Answer:
+        """The size of the terminal on the console: `{"columns": 80, "rows": 24}`."""
+        columns, rows = request.get("columns"), request.get("rows")
+        for cells in (columns, rows):
+            if type(cells) is not int or not 0 < cells <= CELLS_MAX:
+                raise ControlError(f'"columns" and "rows" are integers from 1 to {CELLS_MAX}')
+        self._perform(self._core.resize(columns, rows))  # type: ignore[arg-type]
+        return {}
 
     async def _answer_status(self, _request: Answer) -> Answer:
         core = self._core.statistics()
@@ -335,6 +370,7 @@ class EdgeShell:
             "clients": self._waiting,
             "served": self._served,
             "client": None if self._client is None else self._client.name,
+            "network": None if self._network is None else self._network.describe(),
         }
 
 
@@ -348,7 +384,7 @@ def is_loopback(address: Address) -> bool:
 
 async def run_edge(config: Config, *, task_status: trio.TaskStatus[EdgeShell] = trio.TASK_STATUS_IGNORED) -> None:
     """Run the edge of a machine until the machine is powered off."""
-    shell = EdgeShell(config, breaks=config.edge.sessions == "break")
+    shell = EdgeShell(config, breaks=config.breaks)
     if not is_loopback(config.edge.listen):
         _log.warning("clients are not authenticated here", listen=str(config.edge.listen))
     await shell.run(task_status)

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ftvm.host.disk_keeping import OverlayWriter
 from ftvm.host.pacing import Pacer
 from ftvm.host.reports import Failed, Followed, Report
 from ftvm.host.runner import IDLE_WAIT_MAX_S, LENT_TICKS, EngineConfig, Runner
@@ -56,7 +57,13 @@ class Engine:
     """
 
     def __init__(
-        self, machine: Machine, pos: int, pacer: Pacer, config: EngineConfig, notify: Callable[[], None]
+        self,
+        machine: Machine,
+        pos: int,
+        pacer: Pacer,
+        config: EngineConfig,
+        notify: Callable[[], None],
+        overlays: OverlayWriter | None = None,
     ) -> None:
         self._machine = machine
         self._notify = notify
@@ -69,7 +76,9 @@ class Engine:
         self.quiet = False
         """Mere progress of a follower waits until somebody looks, instead of waking him for every slice."""
         self._stopping = False
-        self._runner = Runner(machine, pos, pacer, config, self._report, lambda: bool(self._commands))
+        self._runner = Runner(
+            machine, pos, pacer, config, self._report, lambda: bool(self._commands), overlays=overlays
+        )
         self._thread = threading.Thread(target=self._run, name="ftvm-engine", daemon=True)
 
     def start(self) -> None:
@@ -158,6 +167,14 @@ class Engine:
         """Live: come to rest at a slice end, and say so."""
         self._command(self._runner.quiesce)
 
+    def resize(self, columns: int, rows: int) -> None:
+        """Live: the terminal on the guest's console has this size. Nothing where the guest's console has none."""
+        self._command(lambda: self._runner.resize(columns, rows))
+
+    def overlays_written(self) -> None:
+        """What was taken of the guest's disks is written: the next may be taken."""
+        self._command(self._runner.disks.keep)
+
     def digest_now(self) -> None:
         """Live: log a `Digest` at once, whatever the interval says."""
         self._command(self._runner.log_digest)
@@ -202,6 +219,8 @@ class Engine:
         self._lent = False
         if self._runner.digest_due:
             self._command(self._runner.log_digest)  # takes too long for a borrowed thread
+        elif self._runner.disks.is_due:
+            self._command(self._runner.disks.keep)
         elif wait_s < IDLE_WAIT_MAX_S:
             self._bell.set()  # there is more to do, or a timer to wait for
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from ftvm.errors import LogError, SnapshotError
+from ftvm.host.guest import Guest
 from ftvm.host.node_statistics import Reprotection
 from ftvm.host.welcome import MachineIdentity
 from ftvm.log.file import LogReader
-from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import Machine
 
 if TYPE_CHECKING:
@@ -43,9 +43,8 @@ class Arrival:
 class Joining:
     """Joins of one node, one after the other. `log` is its own, of an earlier process, if there is one."""
 
-    def __init__(self, board: BoardConfig, image: bytes, identity: MachineIdentity, log: Path | None) -> None:
-        self._board = board
-        self._image = image
+    def __init__(self, guest: Guest, identity: MachineIdentity, log: Path | None) -> None:
+        self._guest = guest
         self._identity = identity
         self._log = log
         self._older: Machine | None = None
@@ -75,7 +74,7 @@ class Joining:
 
         machine = None if self.distrusts_itself else self._older or self._of_log()
         if machine is None:
-            machine = Machine(self._board, self._image)
+            machine = self._guest.power_on()
             machine.wipe()
         return machine, page_hashes(machine)
 
@@ -84,7 +83,7 @@ class Joining:
             return None
         try:
             with LogReader(self._log) as reader:
-                machine = Machine.restore(reader.snapshot())
+                machine = Machine.restore(reader.snapshot(), self._guest.disks)
         except (LogError, SnapshotError):
             return None
         fits = MachineIdentity(machine.config_hash, machine.image_hash) == self._identity

@@ -12,88 +12,59 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
 from ftvm.config import Config
-from ftvm.errors import ExitCode, FtvmError, NotProtected, SnapshotError
+from ftvm.errors import FtvmError, NotProtected, SnapshotError
 from ftvm.host import node_statistics, reports, settings
 from ftvm.host.background import run_in_background
+from ftvm.host.disk import DiskError
 from ftvm.host.engine import Engine, EngineStatistics
+from ftvm.host.guest import Guest
 from ftvm.host.joining import Frozen, Joining
 from ftvm.host.journal import Journal
+from ftvm.host.node_disks import NodeDisks
 from ftvm.host.node_statistics import Counters
 from ftvm.host.pacing import Pacer
 from ftvm.host.replay import compare, run_to
+from ftvm.host.room_owner import MachineEffect, RoomOwner
 from ftvm.host.sending import Sending
 from ftvm.host.welcome import MachineIdentity
 from ftvm.log.entry import Digest, Entry
 from ftvm.log.file import LogReader, LogWriter
 from ftvm.log.stamp import Held, Stamp
-from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import Machine
 from ftvm.replication import effects
 from ftvm.replication.arbitration import State
+from ftvm.replication.messages import Ledger
 from ftvm.replication.node import Node
 
 ENGINE_STOP_S = 2.0
 DIGEST_WAIT_S = 3.0
 LOG_WAIT_S = 5.0
 REPLAY_NOTE_S = 2.0
-DEVICES = ("uart0",)
-
-MachineEffect = (
-    effects.RestoreSnapshot
-    | effects.BootMachine
-    | effects.ReplayLog
-    | effects.WriteStamp
-    | effects.Apply
-    | effects.GoLive
-    | effects.Throttle
-    | effects.Quiesce
-    | effects.TakeInventory
-    | effects.CopyMachine
-    | effects.CancelCopy
-    | effects.CollectSnapshot
-    | effects.InjectInput
-    | effects.InjectControl
-)
-
-
-class RoomOwner(Protocol):
-    """The node, as its machine room sees it."""
-
-    @property
-    def core(self) -> Node: ...
-    def tell(self, core: Node, event: Callable[[int], list[effects.Effect]]) -> None:
-        """Pass an event on to `core`, unless that life is over."""
-
-    def note(self, text: str) -> None: ...
-    async def wait_queue(self, session: int, size_max: int) -> None:
-        """Until no more than that waits to be sent to this peer, or the session is over."""
-
-    def went_live(self) -> None: ...
-    def stop(self, line: str, code: ExitCode) -> None: ...
-
 
 class MachineRoom:
     """Not thread-safe: for the trio thread only. Closed by `aclose`."""
 
     def __init__(
-        self, config: Config, name: str, board: BoardConfig, image: bytes, owner: RoomOwner, counters: Counters
+        self, config: Config, name: str, guest: Guest, disks: NodeDisks, owner: RoomOwner, counters: Counters
     ) -> None:
         self._config = config
         self._name = name
         self._owner = owner
         self._counters = counters
         self._journal = Journal(config.node(name).log)
-        self._first = Machine(board, image)
+        self._guest = guest
+        self._disks = disks
+        self._first = guest.power_on()
         self.identity = MachineIdentity(self._first.config_hash, self._first.image_hash)
         self._engine: Engine | None = None
         self._fed_early: list[effects.Apply] | None = None
         self._sending = Sending(owner.wait_queue, owner.note)
-        self._joining = Joining(board, image, self.identity, config.node(name).log)
+        self._joining = Joining(guest, self.identity, config.node(name).log)
         self._making_log = trio.Lock()
         self._log_made = trio.Event()
         self._log_made.set()
@@ -118,21 +89,31 @@ class MachineRoom:
         return ""
 
     async def aclose(self) -> None:
-        """A log whose beginning is still being written is waited for, for `LOG_WAIT_S` at most."""
-        await self.stop_engine()
+        """A log whose beginning is still being written is waited for, for `LOG_WAIT_S` at most; and overlays, until they
+        are all written."""
+        machine = await self.stop_engine()
+        await self._disks.aclose(machine)
         with trio.move_on_after(LOG_WAIT_S, shield=True):
             await self._log_made.wait()
         self._journal.close()
 
-    async def stop_engine(self) -> None:
+    async def stop_engine(self) -> Machine | None:
+        """Returns the machine that nobody runs any more, if there was one."""
         engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.stop()
-            self._sending.cancel()
-            with trio.CancelScope(shield=True):
-                ended = await trio.to_thread.run_sync(engine.join, ENGINE_STOP_S)
-            if ended:
-                self._joining.keep(engine.machine)
+        if engine is None:
+            return None
+        engine.stop()
+        self._sending.cancel()
+        with trio.CancelScope(shield=True):
+            ended = await trio.to_thread.run_sync(engine.join, ENGINE_STOP_S)
+        if not ended:
+            return None
+        self._joining.keep(engine.machine)
+        return engine.machine
+
+    async def load_disks(self, ledger: Ledger, *, force: bool) -> None:
+        """For a machine that may be started cold. Raises `DiskError`."""
+        await self._disks.load(self._first, ledger, force=force)
 
     # ---- effects
 
@@ -155,7 +136,7 @@ class MachineRoom:
                 if engine is not None:
                     engine.cancel_copy(session)
             case effects.BootMachine():
-                self._install(self._first, pos=0, state=self._first.save())
+                self._boot()
             case effects.ReplayLog(stamp):
                 self._nursery.start_soon(self._replay, self._owner.core, stamp)
             case effects.WriteStamp(number, stamp, wait):
@@ -176,6 +157,9 @@ class MachineRoom:
             case effects.InjectInput(device, offset, data, is_break):
                 assert engine is not None
                 engine.inject(device, offset, data, is_break)
+            case effects.InjectResize(columns, rows):
+                assert engine is not None
+                engine.resize(columns, rows)
             case effects.InjectControl(action):
                 assert engine is not None
                 engine.control(action)
@@ -206,11 +190,8 @@ class MachineRoom:
             return
         self._joining.installed()
         self._counters.reprotection = arrival.reprotection
-        number = self._journal.begin(pos)
+        self._begin_log(pos, arrival.frozen)
         self._start_engine(arrival.machine, pos)
-        if arrival.frozen is not None:
-            self._log_made = trio.Event()
-            self._nursery.start_soon(self._make_log, number, pos, arrival.frozen, self._log_made)
         early, self._fed_early = self._fed_early or [], None
         for effect in early:
             self._apply(effect)
@@ -284,8 +265,8 @@ class MachineRoom:
             return
         self._journal.go_on(writer, start_size)
         pos, tick = writer.position, machine.tick
-        outputs = {device: machine.output_offset(device) for device in DEVICES}
-        inputs = {device: machine.input_offset(device) for device in DEVICES}
+        outputs = {device: machine.output_offset(device) for device in machine.streams}
+        inputs = {device: machine.input_offset(device) for device in machine.streams}
         self._start_engine(machine, pos)
         self._owner.tell(core, lambda now: core.replayed(pos, tick, outputs, inputs, now))
 
@@ -293,7 +274,7 @@ class MachineRoom:
         machines: list[Machine] = []
 
         def begin(snapshot: bytes, _pos: int) -> None:
-            machines.append(Machine.restore(snapshot))
+            machines.append(Machine.restore(snapshot, self._guest.disks))
 
         def each(entry: Entry) -> None:
             run_to(machines[0], entry.tick, progress)
@@ -315,10 +296,25 @@ class MachineRoom:
         self._journal.commit(effect.pos + len(effect.entries))
         self._engine.feed(effect.entries, time.monotonic_ns())
 
-    def _install(self, machine: Machine, pos: int, state: bytes) -> None:
-        """The engine gets this machine; the journal starts anew with its state."""
-        self._journal.start(self.identity, pos, state, self._first_stamp())
-        self._start_engine(machine, pos)
+    def _boot(self) -> None:
+        """The engine gets the machine that was just switched on; the journal starts anew with its state."""
+        machine = self._first
+        try:
+            self._disks.booted(machine)
+        except DiskError as error:
+            self._owner.stop(str(error), error.exit_code)
+        if machine.board.disks:
+            self._begin_log(0, machine.freeze() if self._journal.is_kept else None)
+        else:
+            self._journal.start(self.identity, 0, machine.save(), self._first_stamp())
+        self._start_engine(machine, 0)
+
+    def _begin_log(self, pos: int, frozen: Frozen | None) -> None:
+        """A new log, whose file with the machine's state is made in the background."""
+        number = self._journal.begin(pos)
+        if frozen is not None:
+            self._log_made = trio.Event()
+            self._nursery.start_soon(self._make_log, number, pos, frozen, self._log_made)
 
     def _first_stamp(self) -> Stamp:
         """Of a log that does not count yet."""
@@ -326,13 +322,16 @@ class MachineRoom:
 
     def _start_engine(self, machine: Machine, pos: int) -> None:
         pacer = Pacer(machine.mtime, time.monotonic_ns())
-        self._engine = Engine(machine, pos, pacer, settings.of_engine(self._config), self._wake)
-        self._engine.start()
+        engine = Engine(machine, pos, pacer, settings.of_engine(self._config), self._wake, self._disks.writer)
+        self._disks.on_written(engine.overlays_written)
+        self._engine = engine
+        engine.start()
 
     def proceed(self, core: Node) -> None:
         """After every round of events: write what is committed, and have what was fed or injected seen to."""
         self._journal.commit(core.committed)
         self._journal.write(time.monotonic_ns())
+        self._disks.tend(core.generation)
         if self._engine is not None:
             self._engine.quiet = core.state is State.IN_SYNC
             self._engine.kick()
@@ -395,6 +394,12 @@ class MachineRoom:
         """For `ftvm status`: the log, as made or executed here and as it stands on disk."""
         self._journal.write()
         return {**node_statistics.describe_log(self._counters), **self._journal.describe()}
+
+    def describe_machine(self) -> dict[str, Any]:
+        """For `ftvm status`: what the guest has beside its CPU and its memory."""
+        board = self._first.board
+        net = None if board.net is None else {"mac": board.net.mac, "mtu": board.net.mtu}
+        return {"ram_mib": board.ram_mib, "disks": self._disks.describe(), "net": net}
 
     async def log_digest(self) -> Digest:
         """Logs a `Digest` of the live machine now, and waits until it is in the log. Raises `NotProtected`."""

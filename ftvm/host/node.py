@@ -25,11 +25,12 @@ from ftvm.config import Config
 from ftvm.errors import ArbiterError, ExitCode, PeerRefused
 from ftvm.host import logs, node_statistics, settings
 from ftvm.host.control import Answer
+from ftvm.host.guest import Guest
 from ftvm.host.links import Links
 from ftvm.host.machine_room import MachineRoom
+from ftvm.host.node_disks import NodeDisks
 from ftvm.host.node_statistics import Counters, FailoverTimes, NodeStatistics, Outcome
 from ftvm.log.entry import Digest
-from ftvm.machine.board import BoardConfig
 from ftvm.replication import codec, effects
 from ftvm.replication.arbitration import State
 from ftvm.replication.events import Presence
@@ -47,10 +48,11 @@ _log = logs.get_logger("node")
 class NodeShell:
     """Runs one node until it ends; made by `ftvm.host.run.run_node`."""
 
-    def __init__(self, config: Config, name: str, arbiter: Any, board: BoardConfig, image: bytes) -> None:
+    def __init__(self, config: Config, name: str, arbiter: Any, guest: Guest, disks: NodeDisks) -> None:
         self._config = config
         self._name = name
         self._arbiter = arbiter
+        self._guest = guest
         self._events: deque[Callable[[], list[effects.Effect]]] = deque()
         self._performing = False
         self._ended = trio.Event()
@@ -62,7 +64,7 @@ class NodeShell:
         self._joining = trio.Lock()
         self._failure: Exception | None = None
         self._moved = trio.lowlevel.ParkingLot()
-        self._room = MachineRoom(config, name, board, image, self, self._counters)
+        self._room = MachineRoom(config, name, guest, disks, self, self._counters)
         self.machine_identity = self._room.identity
         self._links: Links
         self._nursery: trio.Nursery
@@ -72,7 +74,7 @@ class NodeShell:
 
     def _new_core(self) -> Node:
         self._life: Life = os.urandom(LIFE_SIZE)
-        return Node(settings.of_core(self._config, self._name), self._life)
+        return Node(settings.of_core(self._config, self._name, self._guest.memory_mib), self._life)
 
     async def run(
         self, links: Links, nursery: trio.Nursery, role: str, *, force: bool = False, force_restart: bool = False
@@ -83,9 +85,10 @@ class NodeShell:
         self._room.open(nursery, partial(wake, self._collect, idempotent=True))
         nursery.start_soon(self._keep_time)
         try:
-            await self._arbiter.read()  # better to hear now that it cannot be asked than at the failover
+            ledger = await self._arbiter.read()  # better to hear now that it cannot be asked than at the failover
             held = await self._room.inspect_log()
             if role == "primary":
+                await self._room.load_disks(ledger, force=force)
                 start = partial(self._core.start_primary, force=force, held=held, force_restart=force_restart)
             else:
                 start = partial(self._core.start_shadow, held=held)
@@ -341,6 +344,7 @@ class NodeShell:
             "node": self._name,
             **node_statistics.describe(self._core.status(), engine, self._counters, self._times),
             "log": self._room.describe_log(),
+            "machine": self._room.describe_machine(),
             "wire": asdict(self._links.statistics()),
         }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftvm.config import DiskFile
 from ftvm.errors import DivergenceError, LogError
+from ftvm.host.disk import DiskImage, close_disks, open_disks
 from ftvm.log.entry import Digest
 from ftvm.log.file import LogReader, TornTail
 from ftvm.machine.machine import Halt, Machine, StopReason
@@ -30,11 +33,13 @@ class ReplayResult:
 def replay_log(
     path: Path,
     *,
+    disks: Sequence[DiskFile] = (),
     until: int | None = None,
     expect: Mapping[int, bytes] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ReplayResult:
-    """Execute the log at `path` from its start, to tick `until` or to its last entry.
+    """Execute the log at `path` from its start, to tick `until` or to its last entry. `disks` are the machine's, in
+    their order; their overlays are not looked at.
 
     Every `Digest` in it is compared, and every digest of `expect` (by tick) must be one of those, but for what is from
     before the start of this log. By entry and not by tick alone, for an input may follow at the very same tick. Raises
@@ -43,8 +48,8 @@ def replay_log(
     """
     compared = count = 0
     wanted = dict(expect or {})
-    with LogReader(path) as reader:
-        machine = Machine.restore(reader.snapshot())
+    with LogReader(path) as reader, opened_disks(disks) as images:
+        machine = Machine.restore(reader.snapshot(), images)
         wanted = {tick: digest for tick, digest in wanted.items() if tick > machine.tick}
         for entry in reader.entries():
             if until is not None and entry.tick > until:
@@ -66,6 +71,15 @@ def replay_log(
         for tick, digest in wanted.items():
             raise DivergenceError(f"{path}: nothing in it has the digest {digest.hex()} at tick {tick}")
         return ReplayResult(machine.tick, machine.digest(), count, compared, machine.halt, reader.torn)
+
+
+@contextmanager
+def opened_disks(disks: Sequence[DiskFile]) -> Iterator[tuple[DiskImage, ...]]:
+    images = open_disks(disks)
+    try:
+        yield images
+    finally:
+        close_disks(images)
 
 
 def _check_end(machine: Machine, until: int | None) -> None:

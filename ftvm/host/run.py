@@ -11,14 +11,15 @@ import trio
 from ftvm.arbiter import open_arbiter
 from ftvm.config import Config
 from ftvm.credentials import contexts_of
-from ftvm.errors import FtvmError, ImageError
+from ftvm.errors import FtvmError
 from ftvm.host.control import serve_control
+from ftvm.host.guest import open_guest
 from ftvm.host.links import Links
 from ftvm.host.node import NodeShell
 from ftvm.host.node_control import handlers
+from ftvm.host.node_disks import open_node_disks
 from ftvm.host.node_statistics import Outcome
 from ftvm.host.settings import datagram_age_max_ns, resume_timeout_s
-from ftvm.machine.board import BoardConfig
 from transport.errors import ListenFailed
 from transport.heartbeat_service import open_heartbeats
 
@@ -27,19 +28,6 @@ SWITCH_INTERVAL_S = 0.0005
 
 GC_THRESHOLD = 20_000
 """Allocations between two looks of the cyclic collector: messages make no cycles, so there is little to find."""
-
-IMAGE_SIZE_MAX = 1 << 30
-
-
-def read_image(config: Config) -> bytes:
-    """Raises `ImageError`."""
-    path = config.machine.image
-    try:
-        if path.stat().st_size > IMAGE_SIZE_MAX:
-            raise ImageError(f"{path}: larger than {IMAGE_SIZE_MAX} bytes, which no machine of ours can hold")
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}; set [machine] image to a guest image") from None
 
 
 def _calm_collector() -> None:
@@ -67,14 +55,17 @@ async def run_node(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     config.node(name)
     contexts = contexts_of(config, name)
-    image = read_image(config)
-    board = BoardConfig(ram_mib=config.machine.ram_mib)
-    async with open_arbiter(config, name) as arbiter:
+    guest = await trio.to_thread.run_sync(open_guest, config.machine)
+    try:
+        disks = open_node_disks(config, name, guest)
         try:
-            shell = NodeShell(config, name, arbiter, board, image)
-        except ImageError as error:
-            raise ImageError(f"{config.machine.image}: {error}") from None
-        return await _run_shell(shell, config, name, role, contexts, (force, force_restart), task_status)
+            async with open_arbiter(config, name) as arbiter:
+                shell = NodeShell(config, name, arbiter, guest, disks)
+                return await _run_shell(shell, config, name, role, contexts, (force, force_restart), task_status)
+        finally:
+            await disks.aclose(None)
+    finally:
+        guest.close()
 
 
 async def _run_shell(

@@ -7,6 +7,7 @@ output has an entry that explains it. A *following* runner consumes the log and 
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,9 +15,23 @@ from dataclasses import dataclass
 
 from ftvm.errors import FtvmError, SnapshotError
 from ftvm.host.copying import MachineCopy
+from ftvm.host.disk_keeping import DiskDuty, OverlayWriter
 from ftvm.host.pacing import Pacer
 from ftvm.host.reports import CopyFailed, Diverged, Executed, Followed, Halted, Quiesced, Report, WentLive
-from ftvm.log.entry import INPUT_SIZE_MAX, Action, Clock, Control, Digest, Entry, Horizon, Input
+from ftvm.log.entry import (
+    ENTROPY_SIZE_MAX,
+    INPUT_SIZE_MAX,
+    Action,
+    Clock,
+    Control,
+    Digest,
+    Entropy,
+    Entry,
+    Horizon,
+    Input,
+    RealTime,
+    Resize,
+)
 from ftvm.machine.machine import Machine, StopReason
 
 NS_PER_S = 1_000_000_000
@@ -66,8 +81,10 @@ class Runner:
         config: EngineConfig,
         report: Callable[[Report], None],
         interrupted: Callable[[], bool],
+        overlays: OverlayWriter | None = None,
     ) -> None:
         self._machine = machine
+        self.disks = DiskDuty(machine, overlays)
         self._pacer = pacer
         self._config = config
         self._report = report
@@ -84,6 +101,7 @@ class Runner:
         self._sampled_ns = 0
         self._diverged = False
         self._halt_reported = False
+        self._real_time_told = False
         self._pending: dict[str, deque[Input]] = {}
         self._pending_size = 0
         self.backlog: deque[Entry] = deque()
@@ -102,7 +120,7 @@ class Runner:
             return self._turn_live(ticks_max)
         if ticks_max is not None and not self._is_short():
             return 0.0
-        return self._turn_follow()
+        return self._turn_follow(lent=ticks_max is not None)
 
     def feed(self, entries: tuple[Entry, ...], received_ns: int) -> None:
         """Following: more of the log."""
@@ -152,9 +170,13 @@ class Runner:
             if wait_s > 0:
                 return wait_s
             self._idle, self._sample_due = False, True
+        if machine.tick == 0 and not self._real_time_told:
+            self._log(entries, RealTime(0, time.time_ns()))
+            self._real_time_told = True
         if self._sample_due:
             self._sample(entries, now_ns)
             self._sample_due = False
+        self._supply_entropy(entries)
         self._deliver_inputs(entries)
         slice_ticks = ticks_max or max(SLICE_TICKS_MIN, self._pacer.ticks_in(self._config.slice_ns))
         reason = self._timed_run(machine.tick + slice_ticks)
@@ -199,6 +221,7 @@ class Runner:
         outputs = tuple(machine.take_outputs())
         if entries or outputs:
             self._report(Executed(machine.tick, tuple(entries), outputs))
+        self.disks.look(lent=lent)
 
     def _sample(self, entries: list[Entry], now_ns: int) -> None:
         self._log(entries, self._pacer.sample(now_ns, self._machine.tick))
@@ -248,6 +271,20 @@ class Runner:
                     queue.appendleft(rest)
                     self._pending_size += len(rest.data)
 
+    def _supply_entropy(self, entries: list[Entry]) -> None:
+        wanted = self._machine.entropy_wanted()
+        if wanted:
+            self._log(entries, Entropy(self._machine.tick, os.urandom(min(wanted, ENTROPY_SIZE_MAX))))
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Live: the terminal on the guest's console has this size."""
+        machine = self._machine
+        if self.live and machine.board.console and machine.halt is None:
+            entries: list[Entry] = []
+            self._log(entries, Resize(machine.tick, columns, rows))
+            self._idle = False
+            self._end_turn(entries, sample=False)
+
     def execute_control(self, action: Action) -> None:
         entries: list[Entry] = []
         self._log(entries, Control(self._machine.tick, action))
@@ -284,7 +321,7 @@ class Runner:
 
     # Following
 
-    def _turn_follow(self) -> float:
+    def _turn_follow(self, *, lent: bool = False) -> float:
         """Consume what was fed, then report once. Returns how long the engine may sleep."""
         if not self.backlog or self._diverged:
             return IDLE_WAIT_MAX_S
@@ -307,6 +344,7 @@ class Runner:
         outputs = tuple(machine.take_outputs())
         if not self._diverged and (self._pos > pos or outputs):
             self._report(Followed(self._pos, machine.tick, outputs))
+        self.disks.look(lent=lent)
         return 0.0 if self.backlog and not self._diverged else IDLE_WAIT_MAX_S
 
     def _run_to(self, tick: int) -> bool:

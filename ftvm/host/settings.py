@@ -25,18 +25,20 @@ COPIES_MAX = 10
 BEAT_MARGIN_MS = 20
 
 
-def of_core(config: Config, node: str) -> ReplicationConfig:
+def of_core(config: Config, node: str, memory_mib: int) -> ReplicationConfig:
+    """`memory_mib`: all that a copy may have to send, disks included."""
     replication = config.replication
     return ReplicationConfig(
         name=node,
         peers=config.peers_of(node),
         machine=config.machine.name,
+        devices=config.machine.streams,
         timeout_ns=replication.detector_timeout_ms * NS_PER_MS,
         heartbeat_ns=int(replication.detector_timeout_ms * NS_PER_MS / SESSION_BEATS_PER_TIMEOUT),
         lag_ticks_max=replication.lag_max_ms * TICKS_PER_MS_MAX,
-        join_wait_ns=JOIN_WAIT_MS * NS_PER_MS + config.machine.ram_mib * JOIN_MS_PER_MIB * NS_PER_MS,
-        inventory_bytes_max=(config.machine.ram_mib + 1) * HASH_BYTES_PER_MIB,
-        copy_bytes_max=(config.machine.ram_mib + 1) * COPIES_MAX << 20,
+        join_wait_ns=JOIN_WAIT_MS * NS_PER_MS + memory_mib * JOIN_MS_PER_MIB * NS_PER_MS,
+        inventory_bytes_max=memory_mib * HASH_BYTES_PER_MIB,
+        copy_bytes_max=memory_mib * COPIES_MAX << 20,
     )
 
 

@@ -1,18 +1,22 @@
 """One machine alone: no replication, its console on ours, its execution log to a file if one is wanted.
 
 A plain loop on the caller's thread. Each turn: wait if the hart waits, sample the clock, give the guest what was
-typed, run a slice, show what the guest said. What the loop decides by host time goes into the log, so a recorded run
-replays exactly.
+typed and what came from the network, run a slice, show what the guest said and send its frames. What the loop decides
+by host time or gets from the world goes into the log, so a recorded run replays exactly.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from ftvm.host.disk_keeping import Overlays
+from ftvm.host.network import DEVICE as NET
+from ftvm.host.network import GuestPort, Network
 from ftvm.host.pacing import Pacer
-from ftvm.log.entry import INPUT_SIZE_MAX, TICK_MAX, Digest, Entry, Input
+from ftvm.log.entry import ENTROPY_SIZE_MAX, INPUT_SIZE_MAX, TICK_MAX, Digest, Entropy, Entry, Input, RealTime, Resize
 from ftvm.machine.machine import Halt, Machine, StopReason
 
 UART = "uart0"
@@ -28,11 +32,16 @@ Append = Callable[[list[Entry]], None]
 class Console(Protocol):
     """The world of a machine that runs alone."""
 
-    def read(self, size_max: int, wait_s: float) -> bytes:
-        """Up to `size_max` bytes that were typed; waits for the first at most `wait_s`. b"" when there is none."""
+    def read(self, size_max: int, wait_s: float, wake_fd: int = -1) -> bytes:
+        """Up to `size_max` bytes that were typed; waits for the first at most `wait_s`, or until `wake_fd` can be read.
+        b"" when there is none."""
 
     def write(self, data: bytes) -> None:
         """Shows what the guest said."""
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Columns and rows, where it has any."""
 
     @property
     def at_end(self) -> bool:
@@ -41,6 +50,16 @@ class Console(Protocol):
     @property
     def stop_wanted(self) -> bool:
         """The user wants to leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a machine that runs alone has around it, beside its console."""
+
+    console_device: str = UART
+    """Which of its streams is typed to. What others say is shown all the same, but for the network card's."""
+    network: Network | None = None
+    overlays: Overlays | None = None
 
 
 class Ending(Enum):
@@ -61,20 +80,31 @@ class SoloResult:
 
 
 def run_solo(
-    machine: Machine, console: Console, *, append: Append | None = None, ticks_max: int | None = None
+    machine: Machine,
+    console: Console,
+    world: World | None = None,
+    *,
+    append: Append | None = None,
+    ticks_max: int | None = None,
 ) -> SoloResult:
     """Runs `machine` until it halts, `ticks_max` is reached, the user leaves, or nothing can happen any more.
 
     `append` gets the entries of each turn, in order; the last one of a run is a Digest of where it ended.
-    Errors of the console and of `append` pass through.
+    Errors of the console, the network, the disks and of `append` pass through.
     """
-    return _Solo(machine, console, append, TICK_MAX if ticks_max is None else ticks_max).run()
+    return _Solo(machine, console, world or World(), append, TICK_MAX if ticks_max is None else ticks_max).run()
 
 
 class _Solo:
-    def __init__(self, machine: Machine, console: Console, append: Append | None, ticks_max: int) -> None:
+    def __init__(
+        self, machine: Machine, console: Console, world: World, append: Append | None, ticks_max: int
+    ) -> None:
         self._machine = machine
+        self._world = world
         self._console = console
+        self._device = world.console_device
+        self._port = None if world.network is None else GuestPort(world.network)
+        self._size: tuple[int, int] | None = None
         self._append = append
         self._ticks_max = ticks_max
         self._pacer = Pacer(machine.mtime, time.monotonic_ns())
@@ -85,9 +115,13 @@ class _Solo:
         self._entries: list[Entry] = []
 
     def run(self) -> SoloResult:
+        if self._machine.tick == 0:
+            self._log(RealTime(0, time.time_ns()))
         ending = None
         while ending is None:
             ending = self._turn()
+        if self._world.overlays is not None:
+            self._world.overlays.keep(self._machine)
         if self._append is not None:
             self._entries.append(Digest(self._machine.tick, self._machine.digest()))
         self._flush()
@@ -101,31 +135,58 @@ class _Solo:
             return Ending.HALTED
         if machine.tick >= self._ticks_max:
             return Ending.TICKS_MAX
-        typed = b""
-        if self._idle:
+        typed, frames = b"", self._receive()
+        if self._idle and not frames:
             deadline = machine.deadline()
-            if deadline is None and console.at_end:
+            if deadline is None and console.at_end and self._port is None:
                 return Ending.NOTHING_LEFT
             wait_ns = None if deadline is None else self._pacer.wake_ns(deadline) - time.monotonic_ns()
             if wait_ns is None or wait_ns > 0:
-                wait_s = IDLE_WAIT_MAX_S if wait_ns is None else min(wait_ns / 1e9, IDLE_WAIT_MAX_S)
-                typed = self._read(wait_s)
-                if not typed and (wait_ns is None or time.monotonic_ns() < self._pacer.wake_ns(deadline or 0)):
+                typed = self._read(IDLE_WAIT_MAX_S if wait_ns is None else min(wait_ns / 1e9, IDLE_WAIT_MAX_S))
+                frames = self._receive()
+                is_due = deadline is not None and time.monotonic_ns() >= self._pacer.wake_ns(deadline)
+                if not (typed or frames or is_due or console.size != self._size):
                     return None
         self._sample()
+        self._resize()
         typed = typed or self._read(0.0)
         if typed:
-            self._log(Input(machine.tick, UART, machine.input_offset(UART), typed))
+            self._log(Input(machine.tick, self._device, machine.input_offset(self._device), typed))
+        while frames:
+            self._log(Input(machine.tick, NET, machine.input_offset(NET), frames))
+            frames = self._receive()
         self._run_slice()
         self._flush()
         return None
 
     def _read(self, wait_s: float) -> bytes:
-        room = min(self._machine.input_room(UART), INPUT_SIZE_MAX)
+        """What was typed; waits for it, or for the network, or until that has something to do."""
+        wake_fd = -1
+        network = self._world.network
+        if network is not None and wait_s > 0:
+            wake_fd, timeout_s = network.fileno(), network.timeout_s()
+            wait_s = wait_s if timeout_s is None else min(wait_s, timeout_s)
+        room = min(self._machine.input_room(self._device), INPUT_SIZE_MAX)
         if room == 0:
             time.sleep(min(wait_s, SLICE_NS / 1e9))
             return b""
-        return self._console.read(room, wait_s)
+        return self._console.read(room, wait_s, wake_fd)
+
+    def _receive(self) -> bytes:
+        """The next piece of what came from the network, as much as one entry and the guest's card take."""
+        if self._port is None or self._world.network is None:
+            return b""
+        room = min(self._machine.input_room(NET), INPUT_SIZE_MAX)
+        if room == 0:
+            return b""
+        self._world.network.process()
+        return self._port.for_guest(room)
+
+    def _resize(self) -> None:
+        size = self._console.size
+        if size is not None and size != self._size and self._machine.board.console:
+            self._log(Resize(self._machine.tick, *size))
+        self._size = size
 
     def _run_slice(self) -> None:
         machine = self._machine
@@ -136,8 +197,21 @@ class _Solo:
         self._pacer.ran(stop.tick - start_tick, elapsed_ns)
         self._idle = stop.reason is StopReason.IDLE
         for output in machine.take_outputs():
-            if not output.is_break:
+            if output.device == NET:
+                if self._port is not None:
+                    self._port.from_guest(output.data)
+            elif not output.is_break:
                 self._console.write(output.data)
+        self._serve_devices()
+
+    def _serve_devices(self) -> None:
+        """What the guest's devices want of the host."""
+        wanted = self._machine.entropy_wanted()
+        if wanted:
+            self._log(Entropy(self._machine.tick, os.urandom(min(wanted, ENTROPY_SIZE_MAX))))
+            self._idle = False
+        if self._machine.take_flush() and self._world.overlays is not None:
+            self._world.overlays.keep(self._machine)
 
     def _sample(self) -> None:
         """A Clock entry, unless the last one is so fresh that the guest cannot tell."""

@@ -1,4 +1,4 @@
-"""Our standard input and output as the console of a machine that runs alone."""
+"""Our standard input and output as a guest's console."""
 
 import os
 import select
@@ -11,25 +11,36 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from ftvm.errors import FtvmError
+from ftvm.errors import FtvmError, UsageError
 
-ESCAPE = 0x1D
+ESCAPE = "^]"
 """Ctrl-] leaves the guest's console, as in telnet."""
 
 READ_SIZE_MAX = 4096
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def parse_escape(text: str) -> int:
+    """The key `^X` (with Ctrl) as the byte that a terminal sends for it; -1 for `none`. Raises `UsageError`."""
+    if text == "none":
+        return -1
+    key = text[1:].upper()
+    if len(text) == 2 and text[0] == "^" and "@" <= key <= "_":
+        return ord(key) ^ 0x40
+    raise UsageError(f"--escape {text!r:.20}: expected a key with Ctrl, such as ^] or ^A, or none")
 
 
 class Terminal:
-    """A context manager: while it is open a terminal is raw, and SIGINT and SIGTERM ask to stop instead of killing.
+    """A context manager: while it is open a terminal is raw, and signals that end a program ask to stop instead.
 
     `files` are typed instead of standard input, one after the other. Only on the main thread.
     """
 
-    def __init__(self, files: Iterable[Path] = ()) -> None:
+    def __init__(self, files: Iterable[Path] = (), escape: str = ESCAPE) -> None:
         self._stop = False
         self.stop_signal = 0
         """The signal that asked to stop; 0: none did."""
+        self._escape = parse_escape(escape)
         self._files = deque(files)
         self._input = -1 if self._files else sys.stdin.fileno() if sys.stdin else -1
         self._at_end = self._input < 0 and not self._files
@@ -37,6 +48,7 @@ class Terminal:
         self._saved_handlers: dict[int, Any] = {}
         self._wake_read = self._wake_write = -1
         self._saved_wakeup = -1
+        self._size: tuple[int, int] | None = None
 
     @property
     def at_end(self) -> bool:
@@ -50,11 +62,16 @@ class Terminal:
     def is_raw(self) -> bool:
         return self._saved_mode is not None
 
-    def read(self, size_max: int, wait_s: float) -> bytes:
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Columns and rows of the terminal that we write to; None: it is none."""
+        return self._size
+
+    def read(self, size_max: int, wait_s: float, wake_fd: int = -1) -> bytes:
         """See `ftvm.host.solo.Console`. A signal ends the wait."""
         if self._input < 0 and self._files:
             self._open_next()
-        watched = [self._wake_read] + ([] if self._at_end else [self._input])
+        watched = [fd for fd in (self._wake_read, wake_fd, -1 if self._at_end else self._input) if fd >= 0]
         ready, _, _ = select.select(watched, [], [], wait_s)
         if self._wake_read in ready:
             os.read(self._wake_read, READ_SIZE_MAX)
@@ -68,9 +85,9 @@ class Terminal:
         if not typed:
             self._end_of_file()
             return b""
-        if self.is_raw and ESCAPE in typed:
+        if self.is_raw and self._escape >= 0 and self._escape in typed:
             self._stop = True
-            return typed[: typed.index(ESCAPE)]
+            return typed[: typed.index(self._escape)]
         return typed
 
     def write(self, data: bytes) -> None:
@@ -105,6 +122,8 @@ class Terminal:
         self._saved_wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in _STOP_SIGNALS:
             self._saved_handlers[number] = signal.signal(number, self._on_signal)
+        self._saved_handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, self._on_resize)
+        self._measure()
         if self._input >= 0 and os.isatty(self._input):
             self._make_raw()
         return self
@@ -124,6 +143,17 @@ class Terminal:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._stop = True
         self.stop_signal = number
+
+    def _on_resize(self, _number: int, _frame: FrameType | None) -> None:
+        self._measure()
+
+    def _measure(self) -> None:
+        try:
+            columns, rows = os.get_terminal_size(1)
+        except OSError:
+            return
+        if columns > 0 and rows > 0:  # a terminal that nobody measured says 0 by 0
+            self._size = columns, rows
 
     def _make_raw(self) -> None:
         """Every key goes to the guest at once. Output is left alone, so that a bare newline still returns."""

@@ -166,6 +166,7 @@ class Machine:
     def _assemble(self, board: BoardConfig, image: bytes, disks: Sequence["DiskBacking"]) -> None:
         assert tuple(disk.config for disk in disks) == board.disks, "the board has other disks"
         # Here and not above: what imports this module need not wait half a second for numba.
+        from ftvm.machine.devices.virtio.slots import configure
         from ftvm.machine.hart.kernel import prepare
         from ftvm.machine.memory import Memory
         from ftvm.machine.streams import Streams
@@ -184,6 +185,7 @@ class Machine:
         self._control[c.EXACT_CORE_POINTER] = kernel.exact_core
         self._control[c.FLOAT_POINTER] = kernel.float_execute
         self._address = self._control.ctypes.data
+        self._configure_slots = configure
         self._streams = Streams(board, self._memory, self._call)
 
     def _watch_tohost(self) -> None:
@@ -192,6 +194,8 @@ class Machine:
 
     def _reset_board(self, clear: bool = True) -> None:
         """The reset button: RAM from the image, hart and devices anew. Ticks, the clock and stream offsets go on."""
+        from ftvm.machine.devices.virtio.slots import configure
+
         memory, state, image = self._memory, self._state, self._loaded
         if clear:
             memory.clear()
@@ -207,7 +211,9 @@ class Machine:
         state[s.TOHOST], state[s.FROMHOST] = image.tohost, image.fromhost
         for index, value in image.words:
             state[index] = value
+        configure(state, self.board, memory.ram_bytes)
         self._call(c.DO_RESET_DEVICES)
+        self._configure_slots(state, self.board, memory.ram_bytes)
         self._watch_tohost()
 
     def _call(self, command: int, *arguments: int) -> int:
@@ -329,12 +335,18 @@ class Machine:
         return writes
 
     def preload_disk(self, disk: int, offset: int, data: bytes) -> None:
-        """Before the first tick: this page of the disk, at byte `offset`, is as an earlier run left it."""
+        """Before the first tick: these pages of the disk, from byte `offset` on, are as an earlier run left them.
+
+        Who hands them over has them: they are not among the next `take_disk_writes`.
+        """
         assert self.tick == 0, "a disk changes by its guest only"
-        assert offset % 4096 == 0 and len(data) == 4096, (offset, len(data))  # noqa: PT018
-        page = self._memory.disk_pages[disk] + offset // 4096
-        assert page < self._memory.disk_pages[disk + 1], "beyond the disk's end"
-        self._memory.put_pages(np.array([page]), np.frombuffer(data, np.uint8))
+        assert offset % 4096 == 0 and len(data) % 4096 == 0, (offset, len(data))  # noqa: PT018
+        memory = self._memory
+        first = memory.disk_pages[disk] + offset // 4096
+        pages = np.arange(first, first + len(data) // 4096)
+        assert first + len(pages) <= memory.disk_pages[disk + 1], "beyond the disk's end"
+        memory.put_pages(pages, np.frombuffer(data, np.uint8).reshape(-1, 4096))
+        memory.flags[pages] &= 0xFF ^ c.DIRTY_FILE
 
     def deadline(self) -> int | None:
         """In WFI: the mtime (as `mtime` counts) at which the timer wakes the hart; None when only an input can."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 
 from ftvm.errors import ArbiterError, LogError, ProtocolError
-from ftvm.log.codec import decode_entries, encode_entries
+from ftvm.log.codec import CELLS_MAX, decode_entries, encode_entries
 from ftvm.replication import messages as m
 
 MESSAGE_SIZE_MAX = 4 * 1024 * 1024
@@ -45,6 +45,12 @@ def _number(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= POSITION_MAX:
         raise ValueError("not a number in range")
     return value
+
+
+def _cells(value: Any) -> int:
+    if _number(value) > CELLS_MAX:
+        raise ValueError("no terminal is so large")
+    return int(value)
 
 
 def _flag(value: Any) -> bool:
@@ -99,6 +105,7 @@ def _piece(value: Any) -> m.Piece:
 
 
 NUMBER = _Codec(_same, _number)
+CELLS = _Codec(_same, _cells)
 FLAG = _Codec(_same, _flag)
 DATA = _Codec(_same, _data)
 LIFE = _Codec(_same, _life)
@@ -130,6 +137,7 @@ _LAYOUT: tuple[tuple[int, type[m.Message], tuple[_Codec, ...]], ...] = (
     (15, m.Input, (NUMBER, NAME, NUMBER, DATA, NUMBER, FLAG)),
     (16, m.Final, (NUMBER,)),
     (17, m.Inventory, (LIFE, DATA, FLAG)),
+    (18, m.Resize, (NUMBER, CELLS, CELLS)),
 )
 """Tags are only ever appended to. Fields stand in the order of the dataclass."""
 
@@ -138,7 +146,7 @@ _BY_TYPE: dict[type[m.Message], tuple[int, tuple[str, ...], tuple[_Codec, ...]]]
 }
 _BY_TAG: dict[int, tuple[type[m.Message], tuple[_Codec, ...]]] = {tag: (kind, codecs) for tag, kind, codecs in _LAYOUT}
 
-EDGE_MESSAGES = frozenset(kind for tag, kind, _ in _LAYOUT if 10 <= tag <= 16)
+EDGE_MESSAGES = frozenset(kind for tag, kind, _ in _LAYOUT if 10 <= tag <= 16 or tag == 18)
 PEER_MESSAGES = frozenset(kind for _, kind, _ in _LAYOUT) - EDGE_MESSAGES
 
 

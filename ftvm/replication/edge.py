@@ -25,6 +25,7 @@ from ftvm.replication.messages import (
     InputAck,
     Live,
     Output,
+    Resize,
     stream_device,
 )
 
@@ -116,6 +117,7 @@ class EdgeCore:
         self._early: dict[str, deque[tuple[bytes, bool]]] = {device: deque() for device in devices}
         self._generation = 0
         self._session: int | None = None
+        self._size: tuple[int, int] | None = None
         self._halted: Halted | None = None
         self._final_sent = False
         self._delivered = self._repeated = self._refused = 0
@@ -153,6 +155,12 @@ class EdgeCore:
         for start in range(0, len(data), INPUT_SIZE_MAX):
             self._accept(device, stream, data[start : start + INPUT_SIZE_MAX], is_break)
         self._send_inputs()
+        return self._take()
+
+    def resize(self, columns: int, rows: int) -> list[EdgeEffect]:
+        """The terminal on the guest's console has this size. Whoever goes live later is told, too."""
+        self._size = columns, rows
+        self._send_size()
         return self._take()
 
     def flush(self) -> list[EdgeEffect]:
@@ -205,6 +213,7 @@ class EdgeCore:
         for stream in streams:
             stream.confirmed = stream.have or 0
             stream.sent = stream.acked or 0
+        self._send_size()
         self._send_inputs()
 
     def _meet(self, device: str, name: str) -> None:
@@ -301,6 +310,10 @@ class EdgeCore:
                 message = Input(self._generation, stream.name, offset, data, stream.confirmed, is_break)
                 self._effects.append(SendNode(self._session, message))
             stream.sent = stream.accepted
+
+    def _send_size(self) -> None:
+        if self._session is not None and self._size is not None:
+            self._effects.append(SendNode(self._session, Resize(self._generation, *self._size)))
 
     def _confirm_all(self) -> None:
         for stream in self._streams.values():

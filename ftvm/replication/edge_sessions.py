@@ -8,7 +8,7 @@ are taken. A new generation detaches it: it hears `Live`, attaches again and rep
 from dataclasses import dataclass
 
 from ftvm.errors import ProtocolError
-from ftvm.replication.effects import CloseEdge, InjectInput, Note, SendEdge
+from ftvm.replication.effects import CloseEdge, InjectInput, InjectResize, Note, SendEdge
 from ftvm.replication.messages import (
     Attach,
     EdgeMessage,
@@ -19,6 +19,7 @@ from ftvm.replication.messages import (
     Live,
     Offsets,
     Output,
+    Resize,
     stream_device,
     stream_id,
 )
@@ -161,7 +162,10 @@ class EdgeSessions:
                 self._input(message)
             case Final() if edge == self.attached:
                 return self._halt_told
-            case Input() | Final():
+            case Resize(_, columns, rows) if edge == self.attached:
+                if self.takes_input:
+                    self._replica.emit(InjectResize(columns, rows))
+            case Input() | Resize() | Final():
                 pass
             case _:
                 raise ProtocolError(f"an edge sent {type(message).__name__}, which only a node sends")

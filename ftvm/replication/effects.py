@@ -139,6 +139,14 @@ class InjectInput:
 
 
 @dataclass(frozen=True, slots=True)
+class InjectResize:
+    """Have the guest's console told this size, and log it."""
+
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class InjectControl:
     """For the live engine: to be applied and logged at the next slice end."""
 
@@ -221,6 +229,7 @@ Effect = (
     | GoLive
     | InjectInput
     | InjectControl
+    | InjectResize
     | Throttle
     | Quiesce
     | SendEdge

@@ -323,13 +323,22 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class Resize:
+    """The terminal on the guest's console has this size, in characters. Said again to each node that goes live."""
+
+    gen: int
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Final:
     """The edge has every output and every input acknowledgement up to where `Halted` said the streams end."""
 
     gen: int
 
 
-EdgeMessage = Live | Output | InputAck | Halted | Attach | Input | Final
+EdgeMessage = Live | Output | InputAck | Halted | Attach | Input | Resize | Final
 Message = PeerMessage | EdgeMessage
 
 

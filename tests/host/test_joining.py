@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from ftvm.config import GuestConfig
 from ftvm.errors import SnapshotError
+from ftvm.host.guest import Guest
 from ftvm.host.joining import Arrival, Joining
 from ftvm.host.journal import Journal
 from ftvm.host.welcome import MachineIdentity
@@ -27,9 +29,13 @@ def identity(machine: Machine) -> MachineIdentity:
     return MachineIdentity(machine.config_hash, machine.image_hash)
 
 
+def guest_of(machine: Machine) -> Guest:
+    return Guest(GuestConfig(image=Path("sieve")), machine.board, machine.image, ())
+
+
 def joining(log: Path | None = None) -> Joining:
     machine = new_machine("sieve")
-    return Joining(machine.board, machine.image, identity(machine), log)
+    return Joining(guest_of(machine), identity(machine), log)
 
 
 async def join(node: Joining, primary: Machine) -> tuple[Arrival, Outgoing]:

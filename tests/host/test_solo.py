@@ -23,6 +23,10 @@ class ScriptedConsole:
         self.stop_after_waits = -1
 
     @property
+    def size(self) -> None:
+        return None
+
+    @property
     def at_end(self) -> bool:
         return not self.lines and self.stop_after_waits < 0
 
@@ -30,7 +34,7 @@ class ScriptedConsole:
     def stop_wanted(self) -> bool:
         return len(self.waits) == self.stop_after_waits
 
-    def read(self, size_max: int, wait_s: float) -> bytes:
+    def read(self, size_max: int, wait_s: float, wake_fd: int = -1) -> bytes:
         if self.lines:
             line = self.lines.popleft()
             if len(line) > size_max:

@@ -24,10 +24,10 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.needs import lack
 
@@ -45,6 +45,9 @@ _SWITCH = "switch"
 _BRIDGE = "bridge0"
 _REFUSALS = (("-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"), ("-j", "REJECT"))
 _networks = itertools.count(1)
+
+
+T = TypeVar("T")
 
 
 class NetworkError(Exception):
@@ -75,28 +78,33 @@ class Host:
         settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": COMMAND_TIMEOUT_S, "check": False}
         return subprocess.run(self.command(*words), **(settings | options))
 
-    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """A socket of this process that lives in this host's network, wherever it is used from."""
-        made: list[socket.socket] = []
-        failed: list[Exception] = []
+    def call(self, function: Callable[[], T]) -> T:
+        """What `function` returns or raises, called with this host's network around it. What it opens there stays
+        there, wherever it is used from."""
+        returned: list[T] = []
+        raised: list[Exception] = []
 
-        def make() -> None:
+        def inside() -> None:
             # A thread of its own: which network a thread is in stays with the thread.
             try:
                 with (NAMESPACES / self.namespace).open("rb") as namespace:
                     libc = ctypes.CDLL(None, use_errno=True)
                     if libc.setns(namespace.fileno(), CLONE_NEWNET):
-                        raise OSError(ctypes.get_errno(), f"setns {self.namespace}")
-                made.append(socket.socket(family, kind, protocol))
-            except OSError as error:
-                failed.append(error)
+                        raise NetworkError(f"setns {self.namespace}: {os.strerror(ctypes.get_errno())}")
+                returned.append(function())
+            except Exception as error:
+                raised.append(error)
 
-        thread = threading.Thread(target=make)
+        thread = threading.Thread(target=inside)
         thread.start()
         thread.join()
-        if failed:
-            raise NetworkError(str(failed[0]))
-        return made[0]
+        if raised:
+            raise raised[0]
+        return returned[0]
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """A socket of this process that lives in this host's network."""
+        return self.call(lambda: socket.socket(family, kind, protocol))
 
     def deaf_to(self, other: Host, *, reject: bool = False) -> None:
         """From here on nothing that `other` sends arrives in here."""
