@@ -1,9 +1,8 @@
-"""Privileged probes: a table of cases, and a small M-mode monitor that tries one after the other and writes down what happened.
+"""Privileged probes: a table of cases, and a small monitor in M mode that tries one after the other.
 
 A case sets up page tables, PMP, delegation and interrupts, enters a mode and executes up to four instructions and an
-ECALL there. Whatever traps first ends the case: mcause, mtval and the rest go into a table of results. The image has nothing
-that a RISC-V machine of this board could take amiss, so the kernel, the reference and QEMU run the same bytes, and the tables
-of results tell where they differ. The monitor undoes each case before the next.
+ECALL there. Whatever traps first ends the case: mcause, mtval and the rest go into a table of results. Kernel,
+reference and QEMU run the same image, and their tables of results must be the same.
 """
 
 from collections.abc import Sequence
@@ -30,8 +29,8 @@ STUB_SUPERVISOR, STUB_USER = 0x4000_0000, 0x4000_1000
 """Where Sv39 has the stub page, for S mode and for U mode."""
 HANDLER_OFFSET = 0x800
 MAPPED = 0xC000_0000
-"""Virtual address under the root's entry 3: cases put what they like there. No physical memory has this address, for QEMU
-takes loads by MPRV from its TLB's entry for code if the monitor runs at the same address.
+"""Virtual address under the root's entry 3: cases put what they like there. No physical memory has this address, for
+QEMU takes loads by MPRV from its TLB's entry for code if the monitor runs at the same address.
 """
 ECALLS = encode("ecall") << 32 | encode("ecall")
 """What the data pages are full of, so that they can be run."""
@@ -57,8 +56,9 @@ def napot(address: int, size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Registers are set as their names say; `patches` are doublewords to store first, up to four. `pc` is where mstatus.MPP
-    enters: 0 stands for the stub page as that mode sees it. With `in_place` the case runs in M mode without an MRET.
+    """Registers are set as their names say; `patches` are doublewords to store first, up to four. `pc` is where
+    mstatus.MPP enters: 0 stands for the stub page as that mode sees it. With `in_place` the case runs in M mode
+    without an MRET.
     """
 
     code: tuple[int, ...] = ()
@@ -117,9 +117,11 @@ class Case:
 
 
 FIELDS = (
-    "code0 code1 at0 patch0 at1 patch1 at2 patch2 at3 patch3 pc mstatus satp x10 x11 in_place medeleg mideleg mie mip msip "
-    "mtimecmp stimecmp menvcfg counteren handler pmpcfg0 " + " ".join(f"pmpaddr{n}" for n in range(8))
-).split()
+    *("code0", "code1", "at0", "patch0", "at1", "patch1", "at2", "patch2", "at3", "patch3"),
+    *("pc", "mstatus", "satp", "x10", "x11", "in_place", "medeleg", "mideleg", "mie", "mip", "msip", "mtimecmp"),
+    *("stimecmp", "menvcfg", "counteren", "handler", "pmpcfg0", *(f"pmpaddr{n}" for n in range(8))),
+)
+"""The doublewords of a case, as `Case.words` lists them."""
 AT = {name: 8 * index for index, name in enumerate(FIELDS)}
 CASE_SIZE = 8 * len(FIELDS)
 
@@ -231,8 +233,8 @@ def _set_up(asm: Assembler) -> None:
     asm.li(7, CLINT_BASE + 0x4000)
     asm("ld", rd=8, rs1=5, imm=AT["mtimecmp"])
     asm("sd", rs1=7, rs2=8, imm=0)
-    names = "menvcfg stimecmp medeleg mideleg mip satp".split() + [f"pmpaddr{n}" for n in range(8)] + ["pmpcfg0", "mie"]
-    for csr in names:
+    names = ("menvcfg", "stimecmp", "medeleg", "mideleg", "mip", "satp", *(f"pmpaddr{n}" for n in range(8)))
+    for csr in (*names, "pmpcfg0", "mie"):
         asm("ld", rd=8, rs1=5, imm=AT[csr])
         asm("csrrw", csr=csr, rs1=8)
     for csr, field in (("mcounteren", "counteren"), ("scounteren", "counteren"), ("stvec", "handler"), ("mepc", "pc")):

@@ -1,9 +1,25 @@
 """QEMU's riscv64 `virt` board as an oracle: runs an image until the guest powers off, and returns a piece of its RAM.
 
-Where QEMU 7.2 is not what the specification says, or has more than this board, programs for it stay away:
+Where QEMU 7.2 does not do what the specification says, programs for it stay away:
 
-* Without any PMP entry it lets no MRET leave M mode (illegal instruction); the specification would let the next fetch fault.
-* It takes pending interrupts for one mode by ascending number (SSI, MSI, STI, MTI, SEI, MEI), not in the order of priority.
+* Pending interrupts for one mode are taken by number (1, 3, 5, 7, 9, 11), not by priority: without AIA it knows none.
+* A PTE outside memory is a page fault, and PMP is not asked whether a walk may set A and D: both should be access
+  faults.
+* PMP looks at the first and the last byte of an access only; at the size of the whole in the first of two pages, if its
+  TLB does not hold that page; and only at the first halfword of an instruction that lies in one page.
+* After `pmpaddr` was written the TLB is not flushed: SFENCE.VMA has to follow.
+* Loads with MPRV find the TLB's entry for code that runs in M mode at the same address.
+* An AMO that cannot be done at once (to no memory, or to a page of which PMP protects a part) faults like a load; so
+  does every AMO on a board that can only have one hart, hence `maxcpus=2`. An SC without reservation does not fault
+  at all.
+* Without any PMP entry, MRET to S or U mode is an illegal instruction; here the fetch after it fails.
+* CSRRS and CSRRC with a register that holds zero may name a read-only CSR.
+* A write to `stimecmp` changes the `mip.STIP` of software while `menvcfg.STCE` is off.
+
+Where it has more than this board, or other legal values: Sv48 and Sv57; `mstatus.MPP` = 2, VS, MPV, GVA and UXL;
+delegation of environment calls from M mode; bits of hypervisor interrupts; CBIE, CBCFE and CBZE; W without R and bits
+5 and 6 in a PMP entry; bit 0 of `mepc`; counters above `instret`; 0 in `mtval` of EBREAK; misaligned accesses to
+devices; FS stays as it is at comparisons and moves to integer registers.
 """
 
 import json

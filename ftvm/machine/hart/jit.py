@@ -189,6 +189,19 @@ def unreachable(typing_context: Any) -> Any:
     return types.none(), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _opaque(typing_context: Any, word: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = ir.FunctionType(ir.IntType(64), [ir.IntType(64)])
+        return builder.asm(function, "", "=r,0", arguments, False)
+
+    return types.int64(types.int64), generate
+
+
+opaque = cast(Callable[[int], int], _opaque)
+"""The same number, of which LLVM knows nothing: what is computed from it leaves no trace elsewhere in a loop."""
+
+
 def _as_pointer(item: Any) -> Callable[[int], Bytes]:
     @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
     def as_pointer(typing_context: Any, address: Any) -> Any:
