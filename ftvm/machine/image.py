@@ -79,7 +79,8 @@ def _load_program(data: bytes, ram_bytes: int, offset: int) -> Program:
         return load_elf(data, ram_bytes)
     if len(data) > ram_bytes - offset:
         raise ImageError(
-            f"the raw image has {len(data)} bytes, RAM only {ram_bytes}: give the machine more memory (--ram or ram_mib)"
+            f"the raw image has {len(data)} bytes, RAM only {ram_bytes}: "
+            "give the machine more memory (--ram or ram_mib)"
         )
     return Program(RAM_BASE + offset, (_segment(offset, data),))
 
