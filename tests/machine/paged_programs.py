@@ -45,7 +45,7 @@ def tables() -> bytes:
 
 
 class PagedGenerator(MachineGenerator):
-    """x14 points to the table of the pages that S mode uses, x15 to that of U mode's."""
+    """x18 points to the table of the pages that S mode uses, x19 to that of U mode's."""
 
     level = "paged"
 
@@ -57,7 +57,7 @@ class PagedGenerator(MachineGenerator):
         pointers |= {register: self.pointers[register] for register in (2, 10, 11, 12, 13)}
         if random.randrange(3) == 0:
             pointers[9] -= BASE - USER_ALIAS
-        self.pointers = pointers | {14: PAGES, 15: USER_PAGES}
+        self.pointers = pointers | {18: PAGES, 19: USER_PAGES}
 
     def program(self, seed: int, length: int) -> Program:
         program = super().program(seed, length)
@@ -128,7 +128,7 @@ class PagedGenerator(MachineGenerator):
         for _ in range(random.randrange(3)):
             flags ^= random.choice((V, R, W, X, U, G, A, D, A | D))
         self.asm.li(5, entry(target, flags))
-        self.asm("sd", rs1=random.choice((14, 15)), rs2=5, imm=8 * page)
+        self.asm("sd", rs1=random.choice((18, 19)), rs2=5, imm=8 * page)
 
     def _fence_tables(self) -> None:
         self._draw([BY_NAME["sfence.vma"]])
