@@ -255,7 +255,8 @@ def test_a_wrong_arbiter_is_one_line(tmp_path: Path, keys: str, told: str) -> No
 
 
 def test_ports_of_the_edge_are_published_from_the_file_and_the_environment(tmp_path: Path) -> None:
-    path = write(tmp_path, EXAMPLE.replace("[security]", 'publish = ["6379:6379"]\n[security]'))
+    text = EXAMPLE.replace("ram_mib = 32", "ram_mib = 32\nnet = true")
+    path = write(tmp_path, text.replace("[security]", 'publish = ["6379:6379"]\n[security]'))
     assert load(path).edge.network() == UserNetwork((Publish("127.0.0.1", 6379, 6379),))
     environment = {"FTVM_EDGE_PUBLISH": "0.0.0.0:1:2,3:4/udp"}
     assert load(path, environment=environment).edge.publish == ("0.0.0.0:1:2", "3:4/udp")
