@@ -15,9 +15,10 @@ from ftvm.machine.devices.plic import plic_lines
 from ftvm.machine.devices.uart import OUT_CAPACITY, OUT_COUNT
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
-from ftvm.machine.hart.reference import BusError, ReferenceHart
+from ftvm.machine.hart.reference import ReferenceHart
 from ftvm.machine.hart.reference_alu import MASK64, signed
 from ftvm.machine.hart.reference_csr import MSTATUS_UXL_SXL
+from ftvm.machine.hart.reference_mmu import BusError
 from ftvm.machine.machine import Machine, Stop, StopReason
 from ftvm.machine.memory import Memory
 
@@ -38,6 +39,14 @@ _CSR_WORDS = {
     "scause": s.SCAUSE,
     "stval": s.STVAL,
     "scounteren": s.SCOUNTEREN,
+    "fcsr": s.FCSR,
+    "satp": s.SATP,
+    "menvcfg": s.MENVCFG,
+    "senvcfg": s.SENVCFG,
+    "stimecmp": s.STIMECMP,
+    "pmpcfg0": s.PMPCFG,
+    "pmpcfg2": s.PMPCFG + 1,
+    **{f"pmpaddr{n}": s.PMPADDR + n for n in range(s.PMP_ENTRIES)},
 }
 """Where the state array keeps the registers that are plain words; mstatus is kept without its fixed bits."""
 
@@ -117,6 +126,11 @@ class MachineBus:
             raise BusError(address)
         self.reset_asked = answer == RESET_ASKED
 
+    def update_entry(self, address: int, entry: int) -> None:
+        place = self._place(address, writable=True)
+        assert place is not None
+        self._write(place, 8, entry)
+
     def _write(self, place: int, size: int, value: int) -> None:
         self._bytes[place : place + size] = value.to_bytes(size, "little")
         for page in {place >> 12, place + size - 1 >> 12}:
@@ -169,6 +183,7 @@ class ReferenceMachine(Machine):
     def _take_state(self, hart: ReferenceHart) -> None:
         state = [int(word) & MASK64 for word in self._state[: s.CLOCK_AT]]
         hart.x = state[s.X : s.X + 32]
+        hart.f = state[s.F : s.F + 32]
         hart.pc = state[s.PC]
         hart.reservation = None if signed(state[s.RESERVATION]) == -1 else state[s.RESERVATION]
         hart.waiting = bool(state[s.WAITING])
@@ -180,7 +195,7 @@ class ReferenceMachine(Machine):
         hart.csr.not_retired = state[s.NOT_RETIRED]
 
     def _put_state(self, hart: ReferenceHart) -> None:
-        words = dict(enumerate(hart.x, s.X))
+        words = dict(enumerate(hart.x, s.X)) | dict(enumerate(hart.f, s.F))
         words |= {word: hart.csr.values[name] for name, word in _CSR_WORDS.items()}
         words |= {
             s.PC: hart.pc,
