@@ -39,6 +39,22 @@ class ImageError(FtvmError):
     """A guest image cannot be loaded: absent, not an ELF, wrong architecture, larger than RAM."""
 
 
+class GuestBuildError(FtvmError):
+    """A guest cannot be made: a tool or room is missing, a package is unknown or damaged, a size is too small."""
+
+
+class MirrorUnavailable(GuestBuildError):
+    """The package mirror does not answer, or lacks what was asked for."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class MirrorRefused(GuestBuildError):
+    """What the mirror sent is not signed by a key that is trusted, or not what was signed."""
+
+    exit_code = ExitCode.REFUSED
+
+
 class CertificateError(FtvmError):
     """A certificate is absent, unreadable, expired, or names another machine or role."""
 

@@ -2,5 +2,9 @@
 
 from hypothesis import settings
 
+from tests.guests.debian import debian_guest
+
+__all__ = ["debian_guest"]
+
 settings.register_profile("ftvm", deadline=None)
 settings.load_profile("ftvm")

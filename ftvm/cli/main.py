@@ -25,6 +25,7 @@ COMMANDS = {
     "record": ("ftvm.cli.record:record", "Run a guest image alone, and write its execution log."),
     "replay": ("ftvm.cli.replay:replay", "Repeat the run that a log describes."),
     "log": ("ftvm.cli.log:app", "Look into an execution log."),
+    "image": ("ftvm.cli.image:app", "Make guests to run."),
     "certs": ("ftvm.cli.certs:app", "Make the certificates of a machine."),
     "check": ("ftvm.cli.check:check", "Check a machine.toml."),
 }

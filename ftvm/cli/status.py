@@ -66,7 +66,7 @@ def _print_table(config: Config, answers: dict[str, dict[str, Any]]) -> None:
         elif "core" in answer:
             core, log = answer["core"], answer["log"]
             tick = answer["engine"]["tick"] if answer["engine"] else core["tick"]
-            remark = _remark(core, log)
+            remark = _remark(core, log, answer["machine"])
             lag = str(core["lag_ticks"]) if core["members"] else ""
             table.add_row(name, core["state"], str(core["generation"]), str(tick), lag, str(log["bytes"]), remark)
         else:
@@ -75,11 +75,16 @@ def _print_table(config: Config, answers: dict[str, dict[str, Any]]) -> None:
     Console().print(table)
 
 
-def _remark(core: dict[str, Any], log: dict[str, Any]) -> str:
-    restart = core["restart"]
-    if log["trouble"] or core["waits_for"]:
-        return str(log["trouble"] or core["waits_for"])
+def _remark(core: dict[str, Any], log: dict[str, Any], machine: dict[str, Any]) -> str:
+    restart, disks = core["restart"], machine["disks"]
+    wrong = log["trouble"] or disks["trouble"] or core["waits_for"]
+    if wrong:
+        return str(wrong)
     parts = ["members: " + ", ".join(core["members"])] if core["members"] else []
+    if disks["count"]:
+        parts.append(f"disks: {disks['count']}, {sum(disks['blocks'])} blocks written")
+    if machine["net"]:
+        parts.append(f"network card {machine['net']['mac']}")
     if restart:
         lost = "no edge has said yet what was lost"
         if restart["lost_outputs"] is not None:

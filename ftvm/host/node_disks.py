@@ -104,14 +104,13 @@ class NodeDisks:
         self.tend(writer.generation)
 
     def describe(self) -> dict[str, Any]:
-        """For `ftvm status`."""
-        if self.writer is None:
-            return {"count": self._disks, "written_tick": None, "trouble": ""}
+        """For `ftvm status`. `blocks`: how many each overlay holds, as of `written_tick`."""
+        writer = self.writer
         return {
             "count": self._disks,
-            "written_tick": self.writer.written_tick,
-            "overlays": self._overlays.blocks if self._overlays else [],
-            "trouble": self.writer.trouble,
+            "blocks": [] if self._overlays is None else self._overlays.blocks,
+            "written_tick": None if writer is None else writer.written_tick,
+            "trouble": "" if writer is None else writer.trouble,
         }
 
 

@@ -161,7 +161,7 @@ def decode_snapshot(data: bytes) -> Snapshot:
     size = _integer(image_size, 1, IMAGE_SIZE_MAX, "image size")
     image = _inflate(image, size, "image")
     words = np.frombuffer(_inflate(state, s.STATE_SIZE * 8, "machine state"), np.int64)
-    check_state(words, board.ram_mib << 20)
+    check_state(words, board)
     if not isinstance(numbers, bytes) or len(numbers) % 4:
         raise SnapshotError("the snapshot's list of pages is not one")
     page_numbers = np.frombuffer(numbers, np.uint32)
@@ -183,11 +183,14 @@ def memory_pages(board: BoardConfig) -> int:
     return ((board.ram_mib << 20) + DISKS_AT) // PAGE + sum(-(-disk.size // PAGE) for disk in board.disks)
 
 
-def check_state(state: NDArray[np.int64], ram_bytes: int) -> None:
+def check_state(state: NDArray[np.int64], board: BoardConfig) -> None:
     """Every word that compiled code uses as an index, a count, or a divisor must be in its range."""
     from ftvm.machine.devices import clint, uart
+    from ftvm.machine.devices.virtio.slots import check_slots
 
+    ram_bytes = board.ram_mib << 20
     ram_last = RAM_BASE + ram_bytes - 8
+    check_slots(state, board, ram_bytes)
     stream_max = TICK_MAX
     ranges = [
         ("x0", s.X, 0, 0),

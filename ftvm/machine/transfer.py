@@ -187,7 +187,7 @@ class Incoming:
             raise SnapshotError("the end of the copy has not the size that it should have")
         digest, pause_us, kept = _END.unpack_from(body)
         state = np.frombuffer(body, np.int64, s.STATE_SIZE, _END.size)
-        check_state(state, self._memory.ram_bytes)
+        check_state(state, self.machine.board)
         self.machine.replace_state(state)
         page_hashes(self.machine)
         if self.machine.digest() != digest:
