@@ -55,9 +55,10 @@ sim: $(PACKAGES_DONE)
 fuzz: $(PACKAGES_DONE)
 	$(BIN)/python -m tests.fuzz --size $(INPUTS)
 
-# Random programs against another interpreter: make differential PROGRAMS=500
+# Random programs and floating-point operations against other interpreters: make differential PROGRAMS=500
 differential: $(PACKAGES_DONE)
 	$(BIN)/python -m tests.differential --programs $(PROGRAMS)
+	$(BIN)/python -m tests.differential --level float --programs $(PROGRAMS)
 
 # Real processes on hosts that are namespaces, faults of every kind, as root: make campaign SIZE=full
 campaign: setup
