@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ftvm.config import Address, Config, DiskFile, ReplicationConfig, environment_name, load
 from ftvm.config.readers import parse_mebibytes
 from ftvm.errors import ConfigError
-from ftvm.networks import Publish, UserNetwork
+from ftvm.networks import Publish, TapNetwork, UserNetwork
 
 EXAMPLE = """
 [machine]
@@ -254,12 +254,41 @@ def test_a_wrong_arbiter_is_one_line(tmp_path: Path, keys: str, told: str) -> No
     assert "\n" not in str(caught.value)
 
 
+WITH_CARD = EXAMPLE.replace("ram_mib = 32", "ram_mib = 32\nnet = true")
+
+
 def test_ports_of_the_edge_are_published_from_the_file_and_the_environment(tmp_path: Path) -> None:
-    path = write(tmp_path, EXAMPLE.replace("[security]", 'publish = ["6379:6379"]\n[security]'))
+    path = write(tmp_path, WITH_CARD.replace("[security]", 'publish = ["6379:6379"]\n[security]'))
     assert load(path).edge.network() == UserNetwork((Publish("127.0.0.1", 6379, 6379),))
     environment = {"FTVM_EDGE_PUBLISH": "0.0.0.0:1:2,3:4/udp"}
     assert load(path, environment=environment).edge.publish == ("0.0.0.0:1:2", "3:4/udp")
     assert load(write(tmp_path, EXAMPLE)).edge.network() is None
+
+
+TAPS = WITH_CARD.replace('7001"', '7001"\ntap = "tap0"').replace('7002"', '7002"\ntap = "tap1,bridge=br0"')
+
+
+def test_each_node_has_an_interface_of_its_own(tmp_path: Path) -> None:
+    config = load(write(tmp_path, TAPS))
+    assert config.node("alpha").tap_network() == TapNetwork("tap0")
+    assert config.node("beta").tap_network() == TapNetwork("tap1", "br0")
+    assert load(write(tmp_path, EXAMPLE)).node("alpha").tap_network() is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('tap = "tap0"', "", ["[nodes.alpha] tap", "each needs its own"]),
+        ('tap = "tap0"', 'tap = "a/b"', ["[nodes.alpha] tap", 'NAME[,bridge=BRIDGE]"', "'a/b'"]),
+        ("net = true", "net = false", ["[nodes] tap", "no network card"]),
+        ("net = true", "net = true\nmtu = 9000", ["[machine] mtu = 9000", "at most 4074"]),
+        ("[security]", 'net = "user"\n[security]', ["[edge] net", "the nodes have tap interfaces"]),
+    ],
+)
+def test_interfaces_that_do_not_fit_together_are_one_line(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(write(tmp_path, TAPS.replace(old, new)))
+    assert all(word in str(error.value) for word in words), str(error.value)
 
 
 @pytest.mark.parametrize("section", ["machine", "arbiter", "edge", "security"])

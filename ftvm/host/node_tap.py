@@ -32,9 +32,7 @@ BROADCAST = b"\xff" * 6
 class NodeTap:
     """`core` is the life that counts now; `give` hands it a frame for the guest."""
 
-    def __init__(
-        self, network: Network, mac: str, core: Callable[[], Node], give: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, network: Network, mac: str, core: Callable[[], Node], give: Callable[[bytes], None]) -> None:
         self._network = network
         self._announcement = _announcement(bytes.fromhex(mac.replace(":", "")))
         self._core = core

@@ -20,7 +20,8 @@ import pytest
 import trio
 
 from ftvm.demo.stage import Stage
-from tests.host.pair import WAIT_S, closing, core_state, ended, kill, make, run
+from tests.host.disks import device_stage
+from tests.host.pair import WAIT_S, closing, core_state, ended, kill, run
 
 DEVICES = 'console = "virtio"\nentropy = true\n'
 
@@ -107,7 +108,7 @@ def converse(stage: Stage, terminal: OnTerminal) -> None:
 
 def test_a_terminal_goes_on_through_a_failover_and_a_new_edge_and_is_restored(tmp_path: Path) -> None:
     async def main() -> None:
-        async with closing(make(tmp_path, "devices", devices=DEVICES, sessions="plain")) as stage:
+        async with closing(device_stage(tmp_path, DEVICES)) as stage:
             await protected(stage)
             with on_terminal("console", str(stage.toml), columns=132, rows=43) as terminal:
                 await trio.to_thread.run_sync(converse, stage, terminal)
@@ -129,7 +130,7 @@ def test_a_terminal_goes_on_through_a_failover_and_a_new_edge_and_is_restored(tm
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_and_restores_the_terminal(tmp_path: Path, number: signal.Signals) -> None:
     async def main() -> None:
-        async with closing(make(tmp_path, "devices", devices=DEVICES, sessions="plain")) as stage:
+        async with closing(device_stage(tmp_path, DEVICES)) as stage:
             await protected(stage)
             with on_terminal("console", str(stage.toml), "--escape", "^A") as terminal:
                 await trio.to_thread.run_sync(terminal.until, b"Ctrl-A leaves\r\r\n")
@@ -142,7 +143,7 @@ def test_a_signal_leaves_and_restores_the_terminal(tmp_path: Path, number: signa
 
 def test_a_console_leaves_when_the_machine_is_powered_off(tmp_path: Path) -> None:
     async def main() -> None:
-        async with closing(make(tmp_path, "devices", devices=DEVICES, sessions="plain")) as stage:
+        async with closing(device_stage(tmp_path, DEVICES)) as stage:
             await protected(stage)
             with on_terminal("console", str(stage.toml)) as terminal:
                 await trio.to_thread.run_sync(terminal.until, b"Ctrl-] leaves\r\r\n")
@@ -158,7 +159,7 @@ def test_a_console_leaves_when_the_machine_is_powered_off(tmp_path: Path) -> Non
 
 
 def test_without_an_edge_it_says_so(tmp_path: Path) -> None:
-    stage = make(tmp_path, "devices", devices=DEVICES, sessions="plain")
+    stage = device_stage(tmp_path, DEVICES)
     with on_terminal("console", str(stage.toml)) as terminal:
         assert b"start it with `ftvm edge`" in terminal.until(b"`ftvm edge`")
         assert terminal.process.wait(WAIT_S) == 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -15,7 +14,8 @@ from ftvm.demo.stage import Stage
 from ftvm.errors import ExitCode
 from ftvm.host.disk import open_disk
 from ftvm.host.overlay import OverlayStamp, open_overlay
-from tests.host.pair import LOOPBACK, WAIT_S, closing, core_state, ended, kill, make, run, the_one_line
+from tests.host.disks import device_stage
+from tests.host.pair import LOOPBACK, WAIT_S, closing, core_state, ended, kill, run, the_one_line
 
 BLOCK = 4096
 BLOCKS = 64
@@ -44,9 +44,9 @@ class Operator:
         await self._stream.send_all(line.encode() + b"\n")
 
 
-def stage_of(folder: Path, **options: Any) -> Stage:
+def stage_of(folder: Path) -> Stage:
     (folder / "disk.img").write_bytes(random.Random(1).randbytes(BLOCKS * BLOCK))
-    return make(folder, "devices", devices=DEVICES, sessions="plain", **options)
+    return device_stage(folder, DEVICES)
 
 
 async def started(stage: Stage, first: str, second: str) -> Operator:
