@@ -22,12 +22,16 @@ LOOPBACK = "127.0.0.1"
 HOST = "10.0.2.2"
 
 
-@pytest.fixture(autouse=True)
-def _library() -> None:
+def needs_library() -> None:
     try:
         slirp_library.load()
     except FtvmError:
         lack("libslirp is missing: apt-get install libslirp0")
+
+
+@pytest.fixture(autouse=True)
+def _library() -> None:
+    needs_library()
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
