@@ -182,6 +182,7 @@ def prepare(
     sessions: str = "break",
     replication: dict[str, Any] | None = None,
     arbiter: str = "directory",
+    devices: str = "",
 ) -> Config:
     """Certificates, guest and `machine.toml` for a pair, an edge and an arbiter of this kind, on loopback.
 
