@@ -108,6 +108,7 @@ class PagedGenerator(MachineGenerator):
             self._special: 8,
             self._status: 5,
             self._protect: 3,
+            self._lend: 3,
             self._fence_tables: 3,
             self._enter: 6,
             self._leave: 4,
@@ -154,6 +155,17 @@ class PagedGenerator(MachineGenerator):
         self.asm.li(5, bits)
         csr = self.random.choice(("mstatus", "mstatus", "sstatus"))
         self.asm(self.random.choice(("csrrs", "csrrc")), csr=csr, rs1=5)
+
+    def _lend(self) -> None:
+        """M mode accesses memory by the rules of another."""
+        asm = self.asm
+        asm.li(5, 1 << 17 | 3 << 11)
+        asm("csrrc", csr="mstatus", rs1=5)
+        asm.li(6, 1 << 17 | self.random.choice((0, 1, 1)) << 11)
+        asm("csrrs", csr="mstatus", rs1=6)
+        for _ in range(3):
+            self._memory()
+        asm("csrrc", csr="mstatus", rs1=5)
 
     def _protect(self) -> None:
         """A PMP entry somewhere in the data or the tables."""

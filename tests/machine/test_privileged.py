@@ -118,18 +118,17 @@ def test_a_table_that_pmp_protects_is_an_access_fault_of_the_access() -> None:
 def test_locked_entries_bind_m_mode_and_stay() -> None:
     asm = Assembler(BASE)
     asm("csrrw", csr="pmpcfg0", rs1=2)
-    asm("csrrw", csr="pmpaddr0", rs1=3)
     asm("csrrw", csr="pmpcfg0", rs1=0)
     asm("csrrw", csr="pmpaddr0", rs1=0)
     asm("ld", rd=4, rs1=1)
     asm("sd", rs1=1, rs2=4)
     hart = ReferenceHart(FlatMemory(asm.assemble()))
-    hart.csr.values["pmpaddr1"] = DATA + 8 >> 2
-    hart.pc, hart.x[1], hart.x[2], hart.x[3] = BASE, DATA, 0x8900, DATA >> 2
-    for _ in range(5):
+    hart.csr.values |= {"pmpaddr0": DATA >> 2, "pmpaddr1": DATA + 8 >> 2}
+    hart.pc, hart.x[1], hart.x[2] = BASE, DATA, 0x8900
+    for _ in range(4):
         hart.step()
     values = hart.csr.values
-    assert (values["pmpcfg0"], values["pmpaddr0"], values["mcause"]) == (0x8900, 0, 0)
+    assert (values["pmpcfg0"], values["pmpaddr0"], values["mcause"]) == (0x8900, DATA >> 2, 0)
     hart.step()
     assert (values["mcause"], values["mtval"]) == (7, DATA)
 
