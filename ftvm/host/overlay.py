@@ -251,7 +251,7 @@ class Overlay:
             raise self._failed(error) from None
 
     def _failed(self, error: OSError) -> DiskUnavailable:
-        return DiskUnavailable(f"{self.path}: cannot be written: {error.strerror}; make room on that disk, and start again")
+        return DiskUnavailable(f"{self.path}: cannot be written: {error.strerror}; make room there, and start again")
 
     def close(self) -> None:
         """What was not flushed may be lost. A file that nothing was flushed to is removed again."""

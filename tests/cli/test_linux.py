@@ -22,8 +22,8 @@ def booted(terminal: OnTerminal) -> None:
 def asked(terminal: OnTerminal, command: str) -> str:
     """What the shell says to a command. The marks differ from the typed line, which is echoed."""
     terminal.type(f"echo '<'; {command}; echo '>'\r")
-    terminal.until(b"\n<\r\n")
-    said = terminal.until(b">\r\n").removesuffix(b">\r\n")
+    terminal.until(b"\n<\r\r\n")
+    said = terminal.until(b">\r\r\n").removesuffix(b">\r\r\n")
     terminal.until(PROMPT)
     return said.decode(errors="replace").replace("\r", "").rstrip("\n")
 
@@ -74,7 +74,7 @@ def test_what_linux_wrote_to_its_disk_is_there_after_a_power_cut(debian_guest: D
     ("flags", "told"),
     [
         ("--kernel {disk}", "kernel"),
-        ("--kernel {kernel} --initrd {initrd} --ram 40", "more memory"),
+        ("--kernel {kernel} --initrd {initrd} --ram 40", "give the machine"),
         ("--kernel {kernel} --initrd absent", "absent: No such file"),
         ("--bios {disk}", "RAM"),
     ],
