@@ -148,6 +148,12 @@ def run_ahead(board: Board, queue: Queue) -> None:
         queue.add(READ, 512, 1)
 
 
+def nested(board: Board, queue: Queue) -> None:
+    """The second table would be right by itself."""
+    board.store(TABLE + 0x100, descriptor(*STATUS_BYTE))
+    table(HEADER, (TABLE + 0x100, 16, INDIRECT, 0))(board, queue)
+
+
 BASE = RAM_BASE + 0x2_0000
 PLACE, TABLE = BASE + 0x8000, BASE + 0x9000
 HEADER = (PLACE, 16, NEXT, 1)
@@ -184,7 +190,7 @@ MISDEEDS: dict[str, Misdeed] = {
     "buffer around the end of addresses": chain(HEADER, ((1 << 64) - 256, 512, NEXT | WRITE, 2), STATUS_BYTE),
     "address with the highest bit": chain(HEADER, ((1 << 63) | PLACE, 512, NEXT | WRITE, 2), STATUS_BYTE),
     "longest possible buffer": chain(HEADER, (PLACE, 0xFFFFFFFF, NEXT | WRITE, 2), STATUS_BYTE),
-    "indirect inside indirect": table(HEADER, (TABLE, 32, INDIRECT, 0)),
+    "indirect inside indirect": nested,
     "indirect with next": table(HEADER, STATUS_BYTE, flags=INDIRECT | NEXT),
     "table of no length": table(HEADER, STATUS_BYTE, size=0),
     "table of half a descriptor": table(HEADER, STATUS_BYTE, size=40),
