@@ -258,5 +258,3 @@ class RedisSentinel:
             finally:
                 await cluster.service.close()
                 await trio.to_thread.run_sync(cluster.stop)
-
-

@@ -59,9 +59,9 @@ async def measure_service(*, requests: int) -> dict[str, Any]:
 
 async def _load(stage: Stage, requests: int, expected: str) -> dict[str, Any]:
     async with open_resp("127.0.0.1", stage.port) as client:
-        await _time_requests(client, "SET", WARM_UP_REQUESTS)
+        await time_requests(client, "SET", WARM_UP_REQUESTS)
         before = await sample(stage, NODES[0])
-        ours = {word: await _time_requests(client, word, requests) for word in ("SET", "GET")}
+        ours = {word: await time_requests(client, word, requests) for word in ("SET", "GET")}
         after = await sample(stage, NODES[0])
     state = (await stage.status(NODES[0]))["core"]["state"]
     if state != expected:
@@ -70,13 +70,13 @@ async def _load(stage: Stage, requests: int, expected: str) -> dict[str, Any]:
     return {
         "state": state,
         "ours": ours,
-        "redis_benchmark": await _redis_benchmark(stage.port, requests),
+        "redis_benchmark": await redis_benchmark(stage.port, requests),
         "log_bytes_per_request": (after.log_bytes - before.log_bytes) / (2 * requests),
         "ticks_per_request": (after.tick - before.tick) / (2 * requests),
     }
 
 
-async def _time_requests(client: RespClient, word: str, count: int) -> dict[str, Any]:
+async def time_requests(client: RespClient, word: str, count: int) -> dict[str, Any]:
     latencies = []
     started_ns = time.monotonic_ns()
     for number in range(count):
@@ -89,7 +89,7 @@ async def _time_requests(client: RespClient, word: str, count: int) -> dict[str,
     return {"per_s": count * 1e9 / (time.monotonic_ns() - started_ns), "ms": distribution(latencies)}
 
 
-async def _redis_benchmark(port: int, requests: int) -> dict[str, Any] | None:
+async def redis_benchmark(port: int, requests: int) -> dict[str, Any] | None:
     tool = find_tool("redis-benchmark")
     if tool is None:
         return None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from ftvm.demo.guests import Guest
 from ftvm.demo.stage import EDGE, NODES, Stage, open_stage, prepare
 from ftvm.errors import FtvmError
 
@@ -25,18 +26,18 @@ class Disturbed(FtvmError):
 
 
 @asynccontextmanager
-async def open_pair(image: bytes) -> AsyncIterator[Stage]:
+async def open_pair(guest: bytes | Guest) -> AsyncIterator[Stage]:
     """Alpha live, beta its shadow, and the edge, in a folder of their own."""
     with tempfile.TemporaryDirectory(prefix="ftvm-bench-") as folder:
-        async with open_stage(Path(folder), image) as stage:
+        async with open_stage(Path(folder), guest) as stage:
             yield stage
 
 
 @asynccontextmanager
-async def open_lone(image: bytes) -> AsyncIterator[Stage]:
+async def open_lone(guest: bytes | Guest) -> AsyncIterator[Stage]:
     """Alpha without a shadow, and the edge: the same programs, nothing protected."""
     with tempfile.TemporaryDirectory(prefix="ftvm-bench-") as folder:
-        stage = Stage(Path(folder), prepare(Path(folder), image))
+        stage = Stage(Path(folder), prepare(Path(folder), guest))
         try:
             stage.start_node(NODES[0], "primary")
             stage.start(EDGE, "edge", str(stage.toml))

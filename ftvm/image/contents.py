@@ -3,7 +3,7 @@
 The packages' own scripts would have made some of it; they are programs of the guest's architecture and do not run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -47,8 +47,11 @@ def wanted(path: str) -> bool:
     return not path.startswith(UNWANTED) or path.endswith("/copyright")
 
 
-def initramfs(tree: Tree, busybox: bytes, devices: dict[str, bytes], file_system: dict[str, bytes]) -> None:
-    """Fills `tree` with a small system of its own, which finds and mounts the disk."""
+def initramfs(tree: Tree, busybox: bytes, modules: Mapping[str, Mapping[str, bytes]]) -> None:
+    """Fills `tree` with a small system of its own, which finds and mounts the disk.
+
+    `modules`: name of a group, as files/init has it, to the modules of that group in the order of their loading.
+    """
     for path in ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/sbin", "etc"):
         tree.put(path, directory())
     for path in ("bin", "sbin"):
@@ -56,10 +59,10 @@ def initramfs(tree: Tree, busybox: bytes, devices: dict[str, bytes], file_system
     # The kernel opens the console before anything of ours runs.
     tree.put("dev/console", character_device(5, 1, 0o600))
     tree.put("usr/bin/busybox", regular(busybox, 0o755))
-    for name, modules in (("devices", devices), ("file-system", file_system)):
-        for module, content in modules.items():
+    for name, group in modules.items():
+        for module, content in group.items():
             tree.put(f"lib/modules/{module}.ko", regular(content))
-        tree.put(f"lib/modules/{name}", regular("".join(f"{module}\n" for module in modules)))
+        tree.put(f"lib/modules/{name}", regular("".join(f"{module}\n" for module in group)))
     tree.put("init", regular(_file("init"), 0o755))
     tree.put("etc/passwd", regular("root::0:0:root:/root:/bin/sh\n"))
     _common(tree)

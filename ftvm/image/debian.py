@@ -226,10 +226,9 @@ def _write_kernel(system: Tree, path: Path) -> None:
 
 def _write_initramfs(system: Tree, busybox: bytes, path: Path) -> None:
     read = {modules.name_of(name): node.read for name, node in system.nodes.items() if ".ko" in name}
-    devices = modules.load_order(modules.DEVICES, read)
-    file_system = modules.load_order(modules.FILE_SYSTEM, read)
+    groups = {"bus": modules.BUS, **modules.DRIVERS, "file-system": modules.FILE_SYSTEM}
     tree = Tree(system.spool)
-    contents.initramfs(tree, busybox, devices, {k: v for k, v in file_system.items() if k not in devices})
+    contents.initramfs(tree, busybox, {name: modules.load_order(wanted, read) for name, wanted in groups.items()})
     with path.open("xb") as file:
         for member in cpio.archive(tree):
             file.write(member)

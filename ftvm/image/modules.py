@@ -6,6 +6,7 @@ has it from: the `depends` in each module's .modinfo section.
 
 import io
 import lzma
+import struct
 from collections.abc import Callable, Mapping, Sequence
 
 from elftools.common.exceptions import ELFError
@@ -13,9 +14,15 @@ from elftools.elf.elffile import ELFFile
 
 from ftvm.errors import GuestBuildError
 
-DEVICES = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng")
+BUS = ("virtio_mmio",)
+DRIVERS = {"0x0001": ("virtio_net",), "0x0002": ("virtio_blk",), "0x0004": ("virtio_rng",)}
+"""By the device's id as the bus tells it (virtio 1.2, section 5), for a driver is loaded for what is there only."""
 FILE_SYSTEM = ("crc32c_generic", "ext4")
 """ext4 asks the kernel for "crc32c" by its algorithm's name, which no `depends` tells."""
+
+SIGNATURE_MAGIC = b"~Module signature appended~\n"
+SIGNATURE_SIZES = struct.Struct(">8xI")
+"""struct module_signature of include/linux/module_signature.h: how long the signature before it is."""
 
 
 def name_of(path: str) -> str:
@@ -52,9 +59,19 @@ def load_order(wanted: Sequence[str], read: Mapping[str, Callable[[], bytes]]) -
 
 def _unpacked(name: str, content: bytes) -> bytes:
     try:
-        return lzma.decompress(content) if content.startswith(b"\xfd7zXZ\0") else content
+        return _unsigned(lzma.decompress(content) if content.startswith(b"\xfd7zXZ\0") else content)
     except lzma.LZMAError as error:
         raise GuestBuildError(f"the kernel's module {name} is damaged: {error}") from None
+
+
+def _unsigned(module: bytes) -> bytes:
+    """Without the signature: apt has checked the package's, and a hart that is interpreted spends 0.2 s on each module
+    to check it again. Debian's kernel takes it so, and marks itself as tainted (E)."""
+    if not module.endswith(SIGNATURE_MAGIC):
+        return module
+    end = max(0, len(module) - len(SIGNATURE_MAGIC) - SIGNATURE_SIZES.size)
+    (size,) = SIGNATURE_SIZES.unpack_from(module, end)
+    return module[: max(0, end - size)]
 
 
 def _depends(name: str, module: bytes) -> list[str]:

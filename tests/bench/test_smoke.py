@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from bench import failover, reprotection, throughput
+from bench import failover, linux, reprotection, throughput
 from bench.common import find_tool
 from bench.hosts import obstacle
+from tests.guests.debian import DebianGuest
 from tests.needs import lack
 
 SPREAD = {"median", "low", "high", "count", "spread"}
@@ -57,6 +58,34 @@ def test_protection_lag_service_and_idle_are_measured(tmp_path: Path) -> None:
         assert bool(service[state]["redis_benchmark"]) == bool(find_tool("redis-benchmark"))
     assert results["idle"]["heartbeat_bytes_per_s"] > 0
     assert results["idle"]["log_bytes_per_s"] >= 0
+
+
+def test_a_linux_guest_is_booted_and_asked_beside_qemu(debian_guest: DebianGuest, tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    words = [
+        "--guest",
+        str(debian_guest.kernel.parent),
+        "--repeats",
+        "1",
+        "--requests",
+        "20",
+        "--engines",
+        "alone",
+        "record",
+    ]
+    if find_tool("redis-benchmark") is None:
+        lack("redis-benchmark is missing: apt-get install redis-tools")
+    assert linux.main([*words, "--json", str(path)]) == 0
+    results = _results(path)
+    peers = ("qemu", "icount") if find_tool("qemu-system-riscv64") else ()
+    for scene in ("initramfs", "disk"):
+        assert results["boot"][scene]["instructions"] > 500e6
+        for engine in ("ours", *peers):
+            assert set(results["boot"][scene][engine]) == {"cpu_s", "wall_s", "mips"}
+            assert results["boot"][scene][engine]["mips"]["median"] > 0
+    for engine in ("alone", "record") if peers else ("alone",):
+        assert results["redis"][engine]["SET"]["per_s"]["median"] > 0
+        assert (results["redis"][engine]["log_bytes_per_request"] is None) == (engine == "alone")
 
 
 def test_a_failover_is_taken_apart(tmp_path: Path) -> None:

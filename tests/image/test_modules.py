@@ -45,6 +45,17 @@ def test_a_module_comes_after_all_it_needs_and_once() -> None:
     assert loaded["jbd2"] == module("depends=")
 
 
+def test_a_signature_is_taken_off_and_nothing_else() -> None:
+    """include/linux/module_signature.h: signature, its sizes, and a magic string at the very end."""
+    plain = module("depends=")
+    signed = plain + b"s" * 300 + struct.pack(">BBBBB3xI", 0, 0, 2, 0, 0, 300) + b"~Module signature appended~\n"
+    assert load_order(["x"], reading(x=signed)) == {"x": plain}
+    assert load_order(["x"], reading(x=lzma.compress(signed))) == {"x": plain}
+    for damaged in (b"~Module signature appended~\n", struct.pack(">8xI", 99) + b"~Module signature appended~\n"):
+        with pytest.raises(GuestBuildError, match="damaged"):
+            load_order(["x"], reading(x=damaged))
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
