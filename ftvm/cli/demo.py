@@ -20,18 +20,22 @@ from ftvm.cli.progress import prepared_kernel
 from ftvm.errors import ExitCode
 
 if TYPE_CHECKING:
+    from ftvm.demo.guests import Guest
     from ftvm.demo.run import DemoResult, Kill, Moment
     from ftvm.demo.stage import Stage
 
 Operations = Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))]
 Kills = Annotated[int, Parameter(validator=Number(gte=1, lte=100))]
 Arbiter = Literal["directory", "witness", "etcd"]
+GuestName = Literal["kv", "linux"]
 KILLS_SHOWN_MAX = 5
+OPERATIONS = {"kv": 2500, "linux": 1000}
 
 
 def demo(
     *,
-    operations: Operations = 2500,
+    guest: GuestName = "kv",
+    operations: Operations | None = None,
     kills: Kills = 1,
     arbiter: Arbiter = "directory",
     keep: Annotated[bool, Parameter(negative="")] = False,
@@ -44,8 +48,11 @@ def demo(
 
     Parameters
     ----------
+    guest
+        kv: a small program that speaks Redis' protocol on the console. linux: Debian with its own redis-server, which
+        clients reach through the network; made by `ftvm image debian` when it is used for the first time.
     operations
-        Acknowledged operations on each side of a kill.
+        Acknowledged operations on each side of a kill: 2500 for kv, 1000 for linux if not said.
     kills
         How often to kill whichever node is live, with re-protection between.
     arbiter
@@ -56,13 +63,27 @@ def demo(
         Print one JSON object as the last line.
     """
     prepared_kernel()
-    return trio.run(_demo, operations, kills, arbiter, keep, as_json)
+    made = _linux() if guest == "linux" else _kv()
+    return trio.run(_demo, made, operations or OPERATIONS[guest], kills, arbiter, keep, as_json)
 
 
-async def _demo(operations: int, kills: int, arbiter: str, keep: bool, as_json: bool) -> int:
+def _kv() -> Guest:
+    from ftvm.demo.guests import BareGuest
+    from ftvm.guests import path as guest_path
+
+    return BareGuest(guest_path("kv").read_bytes())
+
+
+def _linux() -> Guest:
+    from ftvm.cli.image import made_guest
+    from ftvm.demo.guests import DebianGuest
+
+    return DebianGuest(made_guest(("redis-server",)))
+
+
+async def _demo(guest: Guest, operations: int, kills: int, arbiter: str, keep: bool, as_json: bool) -> int:
     from ftvm.demo.run import run_demo
     from ftvm.demo.stage import open_stage
-    from ftvm.guests import path as guest_path
 
     started = trio.current_time()
 
@@ -71,9 +92,8 @@ async def _demo(operations: int, kills: int, arbiter: str, keep: bool, as_json: 
         print(f"[{seconds:6.2f} s] {line}", file=sys.stderr if as_json else sys.stdout, flush=True)
 
     folder = Path(tempfile.mkdtemp(prefix="ftvm-demo-"))
-    image = guest_path("kv").read_bytes()
-    tell(f"starting two nodes and an edge: mutual TLS, arbiter: {arbiter}, kv.elf (RV64IMAC, bare metal)")
-    async with open_stage(folder, image, arbiter=arbiter) as stage:
+    tell(f"starting two nodes and an edge: mutual TLS, arbiter: {arbiter}, {guest.title}")
+    async with open_stage(folder, guest, arbiter=arbiter) as stage:
         tell(f"protected: alpha (pid {stage.pid('alpha')}) is live, beta (pid {stage.pid('beta')}) follows in lockstep")
         with _view(as_json) as show:
             result = await run_demo(stage, operations=operations, kills=kills, tell=tell, show=show)

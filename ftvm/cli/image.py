@@ -5,11 +5,14 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
 from ftvm.errors import GuestBuildError
+
+if TYPE_CHECKING:
+    from ftvm.image.debian import Request
 
 app = App(name="image", help="Make guests to run.", help_format="plaintext")
 
@@ -46,12 +49,11 @@ def debian(
     force
         Replace another guest that is in the folder.
     """
-    from ftvm.image.debian import FILES, Request, make_guest, parse_size
+    from ftvm.image.debian import FILES, Request, parse_size
 
     request = Request(with_, suite, None if size is None else parse_size(size), mirror)
     _writable(output)
-    with ExitStack() as stack:
-        made = make_guest(request, _reporter(stack))
+    made = _made(request)
     try:
         different = [name for name in FILES if (output / name).exists() and not _same(made / name, output / name)]
         if different and not force:
@@ -65,6 +67,20 @@ def debian(
         raise GuestBuildError(f"{error.filename or output}: {error.strerror}") from None
     print(f"{output}: {', '.join(FILES)}; start it with:")
     print(_command(output))
+
+
+def made_guest(packages: tuple[str, ...]) -> Path:
+    """The folder in the cache with a guest that has these packages; made now if it is not there."""
+    from ftvm.image.debian import Request
+
+    return _made(Request(packages))
+
+
+def _made(request: "Request") -> Path:
+    from ftvm.image.debian import make_guest
+
+    with ExitStack() as stack:
+        return make_guest(request, _reporter(stack))
 
 
 def _command(output: Path) -> str:

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -28,6 +29,8 @@ NS_PER_MS = 1_000_000
 REAL_CLIENT_REQUESTS = 1000
 REAL_CLIENT_TIMEOUT_S = 120.0
 SURVIVAL_TIMEOUT_S = 30.0
+SERVICE_TIMEOUT_S = 120.0
+PING_TIMEOUT_S = 2.0
 WATCH_S = 0.1
 
 Tell = Callable[[str], None]
@@ -93,18 +96,19 @@ async def run_demo(
     stage: Stage, *, operations: int, kills: int, tell: Tell, show: Callable[[Moment], None]
 ) -> DemoResult:
     """Load the machine on `stage`, kill whichever node is live, `kills` times, and account for everything."""
+    await _wait_service(stage, tell)
     real = [await _benchmark(stage, tell)]
     done: list[Kill] = []
     async with open_resp("127.0.0.1", stage.port) as client:
         loader = Loader(client, "demo")
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(loader.run, stop)
             nursery.start_soon(_watch, stage, loader, show)
-            for _ in range(kills):
-                done.append(await _kill(stage, loader, operations, tell))
-            stop.set()
-            await trio.sleep(WATCH_S)
+            async with trio.open_nursery() as loading:
+                loading.start_soon(loader.run, stop)
+                for _ in range(kills):
+                    done.append(await _kill(stage, loader, operations, tell))
+                stop.set()
             nursery.cancel_scope.cancel()
         tell("auditing: every token is read back over the same connection")
         audit = await loader.audit()
@@ -112,6 +116,20 @@ async def run_demo(
     real.append(await _benchmark(stage, tell))
     words = next((line for line in real if line), "")
     return await _account(stage, loader.ledger, audit, done, words, tell)
+
+
+async def _wait_service(stage: Stage, tell: Tell) -> None:
+    """Until the guest has booted and its service answers."""
+    started = trio.current_time()
+    with trio.move_on_after(SERVICE_TIMEOUT_S):
+        while True:
+            with trio.move_on_after(PING_TIMEOUT_S), suppress(OSError, trio.BrokenResourceError, FtvmError):
+                async with open_resp("127.0.0.1", stage.port) as client:
+                    if await client.call("PING") == "PONG":
+                        tell(f"the guest's service answers after {trio.current_time() - started:.1f} s")
+                        return
+            await trio.sleep(WATCH_S)
+    raise FtvmError(f"no service answers on port {stage.port} within {SERVICE_TIMEOUT_S:g} s")
 
 
 async def _kill(stage: Stage, loader: Loader, operations: int, tell: Tell) -> Kill:
@@ -231,7 +249,8 @@ async def _account(
     tell(f"replaying the logs of all {len(logs)} lives, those of the living to tick {final['tick']}")
     matches, compared, divergence = True, 0, ""
     try:
-        compared = await trio.to_thread.run_sync(verify_replays, logs, final["tick"], final["digest"])
+        disks = stage.config.machine.disks
+        compared = await trio.to_thread.run_sync(verify_replays, logs, final["tick"], final["digest"], disks)
     except DivergenceError as error:
         matches, divergence = False, str(error)
     times = ledger.answered_ns

@@ -15,9 +15,11 @@ import trio
 from ftvm.config import Config, load
 from ftvm.credentials import WITNESS, role_of
 from ftvm.demo.arbiters import ARBITER, section_of, start_arbiter
+from ftvm.demo.guests import BareGuest, Guest
 from ftvm.demo.system import free_ports
 from ftvm.errors import FtvmError, NotProtected
 from ftvm.host.control import ask
+from ftvm.networks import UserNetwork
 from transport.certificates import create_authority, issue
 
 NODES = ("alpha", "beta")
@@ -29,9 +31,7 @@ TERMINATE_S = 5.0
 _TEMPLATE = """\
 [machine]
 name = "{machine}"
-image = "guest.elf"
-ram_mib = {ram_mib}
-{devices}
+{guest}
 [replication]
 {replication}
 [arbiter]
@@ -47,8 +47,7 @@ log = "beta.ftlog"
 
 [edge]
 listen = "127.0.0.1:{edge}"
-sessions = "{sessions}"
-
+{doors}
 [security]
 certificates = "certs"
 """
@@ -65,7 +64,10 @@ class Stage:
 
     @property
     def port(self) -> int:
-        """Where clients connect."""
+        """Where clients connect: the first port that is published, or the console."""
+        network = self.config.edge.network()
+        if isinstance(network, UserNetwork) and network.publish:
+            return network.publish[0].host_port
         return self.config.edge.listen.port
 
     def start(self, name: str, *words: str) -> None:
@@ -173,20 +175,20 @@ def _last_line(text: str) -> str:
 
 def prepare(
     folder: Path,
-    image: bytes,
+    guest: bytes | Guest,
     *,
     machine: str = "demo",
     ram_mib: int = 64,
     sessions: str = "break",
     replication: dict[str, Any] | None = None,
     arbiter: str = "directory",
-    devices: str = "",
 ) -> Config:
-    """Certificates, image and `machine.toml` for a pair, an edge and an arbiter of this kind, on loopback.
+    """Certificates, guest and `machine.toml` for a pair, an edge and an arbiter of this kind, on loopback.
 
-    `devices` are more lines of `[machine]`.
+    `guest` may be the image of a bare one; then `ram_mib` and `sessions` say the rest.
     """
-    (folder / "guest.elf").write_bytes(image)
+    if isinstance(guest, bytes):
+        guest = BareGuest(guest, ram_mib=ram_mib, sessions=sessions)
     create_authority(folder / "authority", machine)
     for name in NODES:
         issue(folder / "authority", folder / "certs" / name, "node", name)
@@ -197,26 +199,25 @@ def prepare(
     settings = "".join(f"{key} = {value}\n" for key, value in (replication or {}).items())
     text = _TEMPLATE.format(
         machine=machine,
-        ram_mib=ram_mib,
-        devices=devices,
+        guest=guest.install(folder),
         replication=settings,
         arbiter=section_of(arbiter, arbiter_port),
         alpha=alpha,
         beta=beta,
         edge=edge,
-        sessions=sessions,
+        doors=guest.doors(),
     )
     (folder / "machine.toml").write_text(text)
     return load(folder / "machine.toml")
 
 
 @asynccontextmanager
-async def open_stage(folder: Path, image: bytes, **options: Any) -> AsyncIterator[Stage]:
+async def open_stage(folder: Path, guest: bytes | Guest, **options: Any) -> AsyncIterator[Stage]:
     """A protected machine: `alpha` live, `beta` its shadow, and an edge. All are stopped on leaving.
 
     `options` are those of `prepare`.
     """
-    stage = Stage(folder, prepare(folder, image, **options))
+    stage = Stage(folder, prepare(folder, guest, **options))
     try:
         await start_arbiter(stage)
         stage.start_node("alpha", "primary")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftvm.config import DiskFile
 from ftvm.host.replay import replay_log
 from ftvm.log.entry import Digest
 from ftvm.log.file import LogReader
@@ -31,7 +32,7 @@ def logs_of(path: Path) -> list[LifeLog]:
     return [*(LifeLog(aside, False) for aside in earlier), LifeLog(path, True)]
 
 
-def verify_replays(logs: Sequence[LifeLog], tick: int, digest: str) -> int:
+def verify_replays(logs: Sequence[LifeLog], tick: int, digest: str, disks: Sequence[DiskFile] = ()) -> int:
     """Replay every log. Returns how many digests were compared: the logs' own, and those of all others in its span.
 
     The logs of living nodes are replayed to `tick`, where the live machine was asked for its `digest`. Raises
@@ -45,7 +46,8 @@ def verify_replays(logs: Sequence[LifeLog], tick: int, digest: str) -> int:
         others = [digests for other, (_, digests) in enumerate(spans) if other != number]
         theirs = {at: one for digests in others for at, one in digests.items() if at <= end}
         expect = {**theirs, **asked} if log.alive else theirs
-        compared += replay_log(log.path, until=tick if log.alive else None, expect=expect).digests_compared
+        until = tick if log.alive else None
+        compared += replay_log(log.path, disks=disks, until=until, expect=expect).digests_compared
     return compared
 
 

@@ -34,7 +34,6 @@ TREE_END_MAX = 1024 * MIB
 INITRD_DISTANCE_MAX = 128 * MIB
 PAGE = 4096
 
-_STCE = -(1 << 63)
 _PMP_NAPOT_RWX = 0x1F
 _PMP_ALL = (1 << 54) - 1
 
@@ -187,7 +186,7 @@ def kernel_words(entry: int, tree: int) -> tuple[tuple[int, int], ...]:
         (s.FIRMWARE, 1),
         (s.MEDELEG, s.MEDELEG_WRITABLE & ~(1 << s.CAUSE_ECALL_U + s.SUPERVISOR)),
         (s.MIDELEG, s.MIDELEG_WRITABLE),
-        (s.MENVCFG, _STCE),
+        (s.MENVCFG, s.MENVCFG_STCE),
         (s.STIMECMP, -1),
         (s.PMPCFG, _PMP_NAPOT_RWX),
         (s.PMPADDR, _PMP_ALL),

@@ -183,6 +183,7 @@ class Machine:
         self._serve = kernel.serve
         self._control[c.FAST_CORE_POINTER] = kernel.fast_core
         self._control[c.EXACT_CORE_POINTER] = kernel.exact_core
+        self._control[c.FLOAT_POINTER] = kernel.float_execute
         self._address = self._control.ctypes.data
         self._configure_slots = configure
         self._streams = Streams(board, self._memory, self._call)

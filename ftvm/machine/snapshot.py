@@ -225,6 +225,7 @@ def check_state(state: NDArray[np.int64], board: BoardConfig) -> None:
         raise SnapshotError("the snapshot's UART backlog is not one")
     if int(state[s.PRIV]) not in (s.USER, s.SUPERVISOR, s.MACHINE):
         raise SnapshotError(f"the snapshot's privilege mode is {int(state[s.PRIV])}")
+    check_slots(state, board, ram_bytes)
     for index in (s.TOHOST, s.FROMHOST):
         address = int(state[index])
         if address and not (RAM_BASE <= address <= ram_last and address % 8 == 0):

@@ -2,79 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import select
 import signal
-import struct
-import subprocess
-import sys
-import termios
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
 from ftvm.demo.stage import Stage
-from tests.host.pair import WAIT_S, closing, core_state, ended, kill, make, run
+from tests.cli.terminals import OnTerminal, on_terminal
+from tests.host.disks import device_stage
+from tests.host.pair import WAIT_S, closing, core_state, ended, kill, run
 
 DEVICES = 'console = "virtio"\nentropy = true\n'
-
-
-class OnTerminal:
-    """`ftvm ARGUMENTS` on a terminal of its own."""
-
-    def __init__(self, *arguments: str, columns: int, rows: int) -> None:
-        self._ours, theirs = pty.openpty()
-        self.resize(columns, rows, tell=False)
-        self._before = termios.tcgetattr(theirs)
-        self._theirs = theirs
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ftvm", *arguments], stdin=theirs, stdout=theirs, stderr=theirs
-        )
-        self._seen = b""
-
-    def resize(self, columns: int, rows: int, *, tell: bool = True) -> None:
-        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        if tell:
-            self.process.send_signal(signal.SIGWINCH)
-
-    def type(self, text: str) -> None:
-        os.write(self._ours, text.encode())
-
-    def until(self, wanted: bytes) -> bytes:
-        """All that was shown since the last call, up to and with `wanted`."""
-        deadline = time.monotonic() + WAIT_S
-        while wanted not in self._seen:
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._ours], [], [], max(0, left))
-            assert ready, (wanted, self._seen)
-            self._seen += os.read(self._ours, 4096)
-        before, _, self._seen = self._seen.partition(wanted)
-        return before + wanted
-
-    def is_as_before(self) -> bool:
-        return termios.tcgetattr(self._theirs) == self._before
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._ours)
-        os.close(self._theirs)
-
-
-@contextmanager
-def on_terminal(*arguments: str, columns: int = 80, rows: int = 24) -> Iterator[OnTerminal]:
-    terminal = OnTerminal(*arguments, columns=columns, rows=rows)
-    try:
-        yield terminal
-    finally:
-        terminal.close()
 
 
 async def protected(stage: Stage) -> None:
@@ -107,7 +47,7 @@ def converse(stage: Stage, terminal: OnTerminal) -> None:
 
 def test_a_terminal_goes_on_through_a_failover_and_a_new_edge_and_is_restored(tmp_path: Path) -> None:
     async def main() -> None:
-        async with closing(make(tmp_path, "devices", devices=DEVICES, sessions="plain")) as stage:
+        async with closing(device_stage(tmp_path, DEVICES)) as stage:
             await protected(stage)
             with on_terminal("console", str(stage.toml), columns=132, rows=43) as terminal:
                 await trio.to_thread.run_sync(converse, stage, terminal)
@@ -129,7 +69,7 @@ def test_a_terminal_goes_on_through_a_failover_and_a_new_edge_and_is_restored(tm
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_and_restores_the_terminal(tmp_path: Path, number: signal.Signals) -> None:
     async def main() -> None:
-        async with closing(make(tmp_path, "devices", devices=DEVICES, sessions="plain")) as stage:
+        async with closing(device_stage(tmp_path, DEVICES)) as stage:
             await protected(stage)
             with on_terminal("console", str(stage.toml), "--escape", "^A") as terminal:
                 await trio.to_thread.run_sync(terminal.until, b"Ctrl-A leaves\r\r\n")
@@ -142,7 +82,7 @@ def test_a_signal_leaves_and_restores_the_terminal(tmp_path: Path, number: signa
 
 def test_a_console_leaves_when_the_machine_is_powered_off(tmp_path: Path) -> None:
     async def main() -> None:
-        async with closing(make(tmp_path, "devices", devices=DEVICES, sessions="plain")) as stage:
+        async with closing(device_stage(tmp_path, DEVICES)) as stage:
             await protected(stage)
             with on_terminal("console", str(stage.toml)) as terminal:
                 await trio.to_thread.run_sync(terminal.until, b"Ctrl-] leaves\r\r\n")
@@ -158,7 +98,7 @@ def test_a_console_leaves_when_the_machine_is_powered_off(tmp_path: Path) -> Non
 
 
 def test_without_an_edge_it_says_so(tmp_path: Path) -> None:
-    stage = make(tmp_path, "devices", devices=DEVICES, sessions="plain")
+    stage = device_stage(tmp_path, DEVICES)
     with on_terminal("console", str(stage.toml)) as terminal:
         assert b"start it with `ftvm edge`" in terminal.until(b"`ftvm edge`")
         assert terminal.process.wait(WAIT_S) == 4

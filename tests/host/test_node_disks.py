@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -15,7 +14,8 @@ from ftvm.demo.stage import Stage
 from ftvm.errors import ExitCode
 from ftvm.host.disk import open_disk
 from ftvm.host.overlay import OverlayStamp, open_overlay
-from tests.host.pair import LOOPBACK, WAIT_S, closing, core_state, ended, kill, make, run, the_one_line
+from tests.host.disks import device_stage
+from tests.host.pair import LOOPBACK, WAIT_S, closing, core_state, ended, kill, run, the_one_line
 
 BLOCK = 4096
 BLOCKS = 64
@@ -44,16 +44,16 @@ class Operator:
         await self._stream.send_all(line.encode() + b"\n")
 
 
-def stage_of(folder: Path, **options: Any) -> Stage:
+def stage_of(folder: Path) -> Stage:
     (folder / "disk.img").write_bytes(random.Random(1).randbytes(BLOCKS * BLOCK))
-    return make(folder, "devices", devices=DEVICES, sessions="plain", **options)
+    return device_stage(folder, DEVICES)
 
 
 async def started(stage: Stage, first: str, second: str) -> Operator:
     stage.start_node(first, "primary")
     stage.start_node(second, "shadow")
     stage.start("edge", "edge", str(stage.toml))
-    await core_state(stage, first, "PROTECTED")
+    await stage.wait_status(first, lambda status: status["core"]["state"] == "PROTECTED", "a protected machine")
     await stage.wait_status("edge", lambda status: status["generation"] > 0, "a live machine")
     return Operator(await trio.open_tcp_stream(LOOPBACK, stage.port))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import unicorn
 from unicorn.riscv_const import UC_RISCV_REG_PC, UC_RISCV_REG_X0
 
-from ftvm.machine.hart.reference import BusError
+from ftvm.machine.hart.reference_mmu import BusError
 from tests.machine.programs import BASE, IMAGE_SIZE, Program
 
 MEMORY_SIZE = 0x8000
@@ -118,3 +118,6 @@ class FlatMemory:
     def store(self, address: int, size: int, value: int) -> None:
         offset = self._offset(address, size)
         self.memory[offset : offset + size] = value.to_bytes(size, "little")
+
+    def update_entry(self, address: int, entry: int) -> None:
+        self.store(address, 8, entry)

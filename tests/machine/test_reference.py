@@ -19,12 +19,14 @@ VECTOR = BASE + 0x800
 
 
 def hart_with(build: Callable[[Assembler], object], **registers: int) -> ReferenceHart:
-    """A hart in M mode before the code that `build` writes; `x5=1` sets a register, `mtvec` points to VECTOR."""
+    """A hart in M mode before the code that `build` writes; `x5=1` sets a register, `mtvec` points to VECTOR, and PMP
+    lets every mode through.
+    """
     asm = Assembler(BASE)
     build(asm)
     hart = ReferenceHart(FlatMemory(asm.assemble()))
     hart.pc = BASE
-    hart.csr.values["mtvec"] = VECTOR
+    hart.csr.values |= {"mtvec": VECTOR, "pmpcfg0": 0x1F, "pmpaddr0": (1 << 54) - 1}
     for name, value in registers.items():
         hart.x[int(name[1:])] = value & ONES
     return hart
@@ -276,11 +278,17 @@ def test_who_may_read_csrs(csr: str, privilege: int, changes: dict[str, int], le
         ("mie", ONES, 0xAAA),
         ("mip", ONES, 0x222),
         ("satp", ONES, 0),
+        ("satp", 8 << 60 | ONES >> 4, 8 << 60 | ONES >> 4),
+        ("menvcfg", ONES, 1 << 63 | 1),
+        ("senvcfg", ONES, 1),
+        ("stimecmp", ONES, ONES),
+        ("pmpaddr15", ONES, ONES >> 10),
+        ("pmpcfg2", 0x7F7F_7F7F_7F7F_7F7F, 0x1F1F_1F1F_1F1F_1F1F),
         ("mhartid", None, 0),
         ("mcounteren", ONES, 7),
         ("mscratch", ONES, ONES),
         ("mstatus", 2 << 11, 0xA_0000_0000),
-        ("mstatus", ONES, 0xA_007A_19AA),
+        ("mstatus", ONES, 1 << 63 | 0xA_007E_79AA),
         ("minstret", 100, 100),
         ("mcycle", 100, 100),
     ],

@@ -7,7 +7,6 @@ no cache that could go stale. Only the board behind `Bus` is shared. (RISC-V Ins
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
 
 from ftvm.machine.hart.encodings import decode, expand
 from ftvm.machine.hart.formats import Encoding
@@ -16,6 +15,7 @@ from ftvm.machine.hart.reference_alu import (
     BRANCHES,
     LOADS,
     MASK64,
+    REGISTER,
     REGISTER_IMMEDIATE,
     REGISTER_REGISTER,
     STORES,
@@ -23,6 +23,7 @@ from ftvm.machine.hart.reference_alu import (
 )
 from ftvm.machine.hart.reference_csr import (
     MACHINE,
+    MSTATUS_FS,
     MSTATUS_MIE,
     MSTATUS_MPIE,
     MSTATUS_MPP,
@@ -36,52 +37,24 @@ from ftvm.machine.hart.reference_csr import (
     MSTATUS_TW,
     SUPERVISOR,
     USER,
-    Clocks,
     ControlStatus,
     NoSuchCsr,
 )
+from ftvm.machine.hart.reference_fpu import fp_operation
+from ftvm.machine.hart.reference_mmu import AMO, LOAD, STORE, Bus, ReferenceMemory, Trap
 
-INSTRUCTION_ACCESS_FAULT = 1
 ILLEGAL_INSTRUCTION = 2
 BREAKPOINT = 3
-LOAD_MISALIGNED, LOAD_ACCESS_FAULT = 4, 5
-STORE_MISALIGNED, STORE_ACCESS_FAULT = 6, 7
 ENVIRONMENT_CALL = 8
 """From U mode; the privilege mode is added."""
+
+NAN_BOX = 0xFFFF_FFFF << 32
+"""The upper half of a register that holds single precision."""
+DYNAMIC_ROUNDING, ROUNDING_MODE_MAX = 7, 4
 
 INTERRUPT = 1 << 63
 INTERRUPT_PRIORITY = (11, 3, 7, 9, 1, 5)
 """MEI, MSI, MTI, SEI, SSI, STI: the first that is pending and enabled is taken."""
-
-
-class BusError(Exception):
-    """Nothing answers at this address, or not to an access of this size."""
-
-    def __init__(self, address: int) -> None:
-        """`address` of the first byte that nothing answers for."""
-        self.address = address
-
-
-class Bus(Clocks, Protocol):
-    """The board as the hart sees it. Values are unsigned; `load` and `store` raise BusError."""
-
-    def is_memory(self, address: int, writable: bool) -> bool:
-        """Atomics are for memory: no device supports them."""
-
-    def fetch(self, address: int) -> int:
-        """The halfword at an even address, from memory that can hold code."""
-
-    def load(self, address: int, size: int) -> int: ...
-
-    def store(self, address: int, size: int, value: int) -> None: ...
-
-
-class Trap(Exception):
-    """A synchronous exception: the instruction has no effect and does not retire."""
-
-    def __init__(self, cause: int, tval: int = 0) -> None:
-        self.cause = cause
-        self.tval = tval
 
 
 @lru_cache(maxsize=1 << 16)
@@ -101,14 +74,18 @@ class ReferenceHart:
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.csr = ControlStatus(bus)
+        self.memory = ReferenceMemory(bus, self.csr)
         self.x = [0] * 32
+        self.f = [0] * 32
         self.pc = 0
         self.next_pc = 0
         self.word = 0
         """The instruction being executed, not expanded: what `mtval` shows when it is illegal."""
         self.reservation: int | None = None
-        """Address of the last LR that no SC has used up."""
+        """Physical address of the last LR that no SC has used up."""
         self.waiting = False
+        self.firmware: Callable[[], None] | None = None
+        """The built-in SBI, where there is one: it answers an ECALL from S mode."""
         self._system: dict[str, Callable[[], None]] = {
             "ecall": self._ecall,
             "ebreak": self._ebreak,
@@ -177,14 +154,9 @@ class ReferenceHart:
 
     def _fetch(self) -> int:
         """The instruction at `pc`. A fault names the halfword that could not be fetched."""
-        address = self.pc
-        try:
-            word = self.bus.fetch(address)
-            if word & 3 == 3:
-                address = address + 2 & MASK64
-                word |= self.bus.fetch(address) << 16
-        except BusError:
-            raise Trap(INSTRUCTION_ACCESS_FAULT, address) from None
+        word = self.memory.fetch(self.pc)
+        if word & 3 == 3:
+            word |= self.memory.fetch(self.pc + 2 & MASK64) << 16
         return word
 
     def _execute_next(self) -> None:
@@ -211,12 +183,14 @@ class ReferenceHart:
             self._set(rd, REGISTER_REGISTER[name](rs1, rs2))
         elif name in REGISTER_IMMEDIATE:
             self._set(rd, REGISTER_IMMEDIATE[name](rs1, imm & MASK64))
+        elif name in REGISTER:
+            self._set(rd, REGISTER[name](rs1))
         elif name in LOADS:
             size, is_signed = LOADS[name]
-            value = self._load(rs1 + imm & MASK64, size)
+            value = self.memory.load(rs1 + imm & MASK64, size)
             self._set(rd, signed(value, 8 * size) if is_signed else value)
         elif name in STORES:
-            self._store(rs1 + imm & MASK64, STORES[name], rs2)
+            self.memory.store(rs1 + imm & MASK64, STORES[name], rs2)
         elif name in BRANCHES:
             if BRANCHES[name](rs1, rs2):
                 self.next_pc = self.pc + imm
@@ -230,6 +204,8 @@ class ReferenceHart:
         elif name == "jalr":
             self._set(rd, self.next_pc)
             self.next_pc = rs1 + imm & ~1
+        elif encoding.format.startswith("F."):
+            self._float(encoding, operands)
         elif encoding.format in ("lr", "amo"):
             self._atomic(name, rd, rs1, rs2)
         elif encoding.format in ("csr", "csri"):
@@ -237,41 +213,52 @@ class ReferenceHart:
         else:
             self._system[name]()
 
-    def _load(self, address: int, size: int) -> int:
-        try:
-            return self.bus.load(address, size)
-        except BusError as error:
-            raise Trap(LOAD_ACCESS_FAULT, error.address) from None
-
-    def _store(self, address: int, size: int, value: int) -> None:
-        try:
-            self.bus.store(address, size, value & (1 << 8 * size) - 1)
-        except BusError as error:
-            raise Trap(STORE_ACCESS_FAULT, error.address) from None
+    def _float(self, encoding: Encoding, operands: dict[str, int]) -> None:
+        """An instruction of F or D: illegal while mstatus.FS is Off. All but stores make FS Dirty."""
+        name, form = encoding.name, encoding.format
+        if not self.csr.values["mstatus"] & MSTATUS_FS:
+            raise self._illegal()
+        size = 8 if encoding.extension == "D" else 4
+        address = self.x[operands["rs1"]] + operands.get("imm", 0) & MASK64
+        if form == "F.store":
+            self.memory.store(address, size, self.f[operands["rs2"]] & (1 << 8 * size) - 1)
+            return
+        if form == "F.load":
+            self.f[operands["rd"]] = self.memory.load(address, size) | (NAN_BOX if size == 4 else 0)
+            self.csr.write_float(0, 0)
+            return
+        rm, frm = operands.get("rm", 0), self.csr.read("frm")
+        if (frm if rm == DYNAMIC_ROUNDING else rm) > ROUNDING_MODE_MAX:
+            raise self._illegal()
+        from_integer = form in ("F.from", "F.mv.f")
+        a = (self.x if from_integer else self.f)[operands["rs1"]]
+        b, c = self.f[operands.get("rs2", 0)], self.f[operands.get("rs3", 0)]
+        result, flags = fp_operation(name, rm, frm, a, b, c)
+        if form in ("F.compare", "F.to", "F.mv.x"):
+            self._set(operands["rd"], result)
+        else:
+            self.f[operands["rd"]] = result
+        self.csr.write_float(0xFF, self.csr.values["fcsr"] | flags)
 
     def _atomic(self, name: str, rd: int, address: int, register: int) -> None:
-        """LR, SC and AMOs. Unlike loads and stores they must be aligned, and in memory. An AMO's faults are a store's,
-        and an SC's do not depend on the reservation.
-        """
+        """LR, SC and AMOs. An AMO's faults are a store's, and an SC's do not depend on the reservation."""
         operation, width = name.split(".")
         size = 4 if width == "w" else 8
-        if address % size:
-            raise Trap(LOAD_MISALIGNED if operation == "lr" else STORE_MISALIGNED, address)
-        if not self.bus.is_memory(address, writable=operation != "lr"):
-            raise Trap(LOAD_ACCESS_FAULT if operation == "lr" else STORE_ACCESS_FAULT, address)
+        physical = self.memory.atomic(address, size, {"lr": LOAD, "sc": STORE}.get(operation, AMO))
+        mask = (1 << 8 * size) - 1
         if operation == "lr":
-            self._set(rd, signed(self._load(address, size), 8 * size))
-            self.reservation = address
+            self._set(rd, signed(self.bus.load(physical, size), 8 * size))
+            self.reservation = physical
         elif operation == "sc":
-            succeeds = self.reservation == address
+            succeeds = self.reservation == physical
             if succeeds:
-                self._store(address, size, register)
+                self.bus.store(physical, size, register & mask)
             self.reservation = None
             self._set(rd, int(not succeeds))
         else:
-            memory = self._load(address, size)
-            self._store(address, size, ATOMICS[operation](memory, register, 8 * size))
-            self._set(rd, signed(memory, 8 * size))
+            old = self.bus.load(physical, size)
+            self.bus.store(physical, size, ATOMICS[operation](old, register, 8 * size) & mask)
+            self._set(rd, signed(old, 8 * size))
 
     def _access_csr(self, name: str, operands: dict[str, int]) -> None:
         """CSRRW[I] with rd = x0 reads nothing; CSRRS[I] and CSRRC[I] write nothing when the source is x0 or 0."""
@@ -293,6 +280,9 @@ class ReferenceHart:
         self._set(operands["rd"], old)
 
     def _ecall(self) -> None:
+        if self.firmware is not None and self.csr.privilege == SUPERVISOR:
+            self.firmware()
+            return
         raise Trap(ENVIRONMENT_CALL + self.csr.privilege)
 
     def _ebreak(self) -> None:

@@ -1,10 +1,11 @@
 """Control and status registers of the reference hart, as facts about each: who may write which bits.
 
 (RISC-V Instruction Set Manual, volume II: "Control and Status Registers", "Machine-Level ISA", "Supervisor-Level
-ISA".) No paging, no floating point, no PMP: `satp` is hard-wired to Bare, `mstatus.FS` to Off.
+ISA", "Sstc"; volume I, "F", for fcsr.)
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from ftvm.machine.hart.encodings import CSR_NAMES
@@ -12,24 +13,34 @@ from ftvm.machine.hart.reference_alu import MASK64
 
 USER, SUPERVISOR, MACHINE = 0, 1, 3
 
-MISA = 2 << 62 | sum(1 << ord(letter) - ord("A") for letter in "ACIMSU")
+MISA = 2 << 62 | sum(1 << ord(letter) - ord("A") for letter in "ACDFIMSU")
 
 MSTATUS_SIE, MSTATUS_MIE = 1 << 1, 1 << 3
 MSTATUS_SPIE, MSTATUS_MPIE = 1 << 5, 1 << 7
 MSTATUS_SPP, MSTATUS_MPP_SHIFT, MSTATUS_MPP = 1 << 8, 11, 3 << 11
-MSTATUS_MPRV, MSTATUS_MXR = 1 << 17, 1 << 19
+MSTATUS_FS = 3 << 13
+MSTATUS_MPRV, MSTATUS_SUM, MSTATUS_MXR = 1 << 17, 1 << 18, 1 << 19
 MSTATUS_TVM, MSTATUS_TW, MSTATUS_TSR = 1 << 20, 1 << 21, 1 << 22
 MSTATUS_UXL_SXL = 2 << 32 | 2 << 34
+MSTATUS_SD = 1 << 63
+"""Not kept: it follows from FS."""
 
-SSTATUS_WRITABLE = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_MXR
-SSTATUS_READABLE = SSTATUS_WRITABLE | 3 << 32
-"""SUM is wired to zero because `satp.MODE` is."""
+SSTATUS_WRITABLE = MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR
+SSTATUS_READABLE = SSTATUS_WRITABLE | 3 << 32 | MSTATUS_SD
 MSTATUS_WRITABLE = (
     SSTATUS_WRITABLE
     | (MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV)
     | (MSTATUS_TVM | MSTATUS_TW | MSTATUS_TSR)
 )
 
+SATP_MODE_SHIFT, SATP_PPN = 60, (1 << 44) - 1
+BARE, SV39 = 0, 8
+
+STCE, FIOM = 1 << 63, 1 << 0
+PMP_ENTRIES = 16
+PMP_LOCKED, PMP_MODE, PMP_TOR = 1 << 7, 3 << 3, 1 << 3
+
+STIP = 1 << 5
 SUPERVISOR_INTERRUPTS = 0x222
 ALL_INTERRUPTS = 0xAAA
 DELEGABLE_EXCEPTIONS = 0xB3FF
@@ -53,19 +64,19 @@ WRITABLE: dict[str, int] = {
     "sepc": MASK64 & ~1,
     "scause": MASK64,
     "stval": MASK64,
+    "stimecmp": MASK64,
+    "menvcfg": STCE | FIOM,
+    "senvcfg": FIOM,
 }
 """Registers that simply keep what is written into these bits."""
 
 READ_ONLY: dict[str, int] = {
     "misa": MISA,
-    "satp": 0,
     "mvendorid": 0,
     "marchid": 0,
     "mimpid": 0,
     "mhartid": 0,
     "mconfigptr": 0,
-    "menvcfg": 0,
-    "senvcfg": 0,
     "mcountinhibit": 0,
     **{f"mhpmcounter{n}": 0 for n in range(3, 32)},
     **{f"mhpmevent{n}": 0 for n in range(3, 32)},
@@ -96,7 +107,8 @@ class ControlStatus:
         self.clocks = clocks
         self.privilege = MACHINE
         self.values: dict[str, int] = dict.fromkeys(WRITABLE, 0)
-        self.values |= {"mstatus": MSTATUS_UXL_SXL, "mip": 0, "mcounteren": 7, "scounteren": 7}
+        self.values |= {"mstatus": MSTATUS_UXL_SXL, "mip": 0, "mcounteren": 7, "scounteren": 7, "satp": 0, "fcsr": 0}
+        self.values |= {"pmpcfg0": 0, "pmpcfg2": 0, **{f"pmpaddr{n}": 0 for n in range(PMP_ENTRIES)}}
         self.cycle_offset = 0
         """`mcycle - tick`, modulo 2**64."""
         self.instret_offset = 0
@@ -104,8 +116,10 @@ class ControlStatus:
         self.not_retired = 0
         """Ticks that retired no instruction: exceptions and interrupt entries."""
         self._readers: dict[str, Callable[[], int]] = {
-            "mstatus": lambda: self.values["mstatus"],
-            "sstatus": lambda: self.values["mstatus"] & SSTATUS_READABLE,
+            "mstatus": self._status,
+            "sstatus": lambda: self._status() & SSTATUS_READABLE,
+            "fflags": lambda: self.values["fcsr"] & 31,
+            "frm": lambda: self.values["fcsr"] >> 5,
             "mip": self.pending,
             "sip": lambda: self.pending() & self.values["mideleg"],
             "sie": lambda: self.values["mie"] & self.values["mideleg"],
@@ -118,7 +132,14 @@ class ControlStatus:
         self._writers: dict[str, Callable[[int], None]] = {
             "mstatus": self._write_mstatus,
             "sstatus": self._write_sstatus,
-            "mip": lambda value: self._write_bits("mip", SUPERVISOR_INTERRUPTS, value),
+            "satp": self._write_satp,
+            "fcsr": lambda value: self.write_float(0xFF, value),
+            "fflags": lambda value: self.write_float(0x1F, value),
+            "frm": lambda value: self.write_float(0xE0, value << 5),
+            "pmpcfg0": lambda value: self._write_pmpcfg("pmpcfg0", value),
+            "pmpcfg2": lambda value: self._write_pmpcfg("pmpcfg2", value),
+            **{f"pmpaddr{n}": partial(self._write_pmpaddr, n) for n in range(PMP_ENTRIES)},
+            "mip": self._write_mip,
             "sip": lambda value: self._write_bits("mip", self.values["mideleg"] & 1 << 1, value),
             "sie": lambda value: self._write_bits("mie", self.values["mideleg"], value),
             "mcycle": self._write_cycle,
@@ -126,8 +147,13 @@ class ControlStatus:
         }
 
     def pending(self) -> int:
-        """`mip`: what software set, or a device drives."""
-        return self.values["mip"] | self.clocks.interrupt_lines()
+        """`mip`: what software set, or a device drives. STIP is the comparison with stimecmp while that is enabled."""
+        pending = self.values["mip"] | self.clocks.interrupt_lines()
+        if self.values["menvcfg"] & STCE:
+            pending &= ~STIP
+            if self.clocks.mtime() >= self.values["stimecmp"]:
+                pending |= STIP
+        return pending
 
     def name(self, number: int, writes: bool) -> str:
         """The register's name, after the checks that every access makes. NoSuchCsr: illegal instruction."""
@@ -140,6 +166,11 @@ class ControlStatus:
         if name in COUNTERS and not self._counter_enabled(COUNTERS[name]):
             raise NoSuchCsr
         if name == "satp" and self.privilege == SUPERVISOR and self.values["mstatus"] & MSTATUS_TVM:
+            raise NoSuchCsr
+        if name in ("fcsr", "fflags", "frm") and not self.values["mstatus"] & MSTATUS_FS:
+            raise NoSuchCsr
+        timer = self.values["menvcfg"] & STCE and self._counter_enabled(COUNTERS["time"])
+        if name == "stimecmp" and self.privilege < MACHINE and not timer:
             raise NoSuchCsr
         return name
 
@@ -182,6 +213,41 @@ class ControlStatus:
 
     def _write_sstatus(self, value: int) -> None:
         self._write_bits("mstatus", SSTATUS_WRITABLE, value)
+
+    def _status(self) -> int:
+        mstatus = self.values["mstatus"]
+        return mstatus | MSTATUS_SD if mstatus & MSTATUS_FS == MSTATUS_FS else mstatus
+
+    def write_float(self, mask: int, value: int) -> None:
+        """Into these bits of fcsr. It makes the floating-point state dirty."""
+        self._write_bits("fcsr", mask, value)
+        self.values["mstatus"] |= MSTATUS_FS
+
+    def _write_satp(self, value: int) -> None:
+        """A MODE that does not exist: the write has no effect at all. ASID has 16 bits."""
+        if value >> SATP_MODE_SHIFT in (BARE, SV39):
+            self.values["satp"] = value
+
+    def _write_mip(self, value: int) -> None:
+        """With Sstc on, STIP is read-only."""
+        timer = STIP if self.values["menvcfg"] & STCE else 0
+        self._write_bits("mip", SUPERVISOR_INTERRUPTS & ~timer, value)
+
+    def _write_pmpcfg(self, name: str, value: int) -> None:
+        """Eight entries; a locked one keeps its byte. Bits 5 and 6 are always zero, and W is without R."""
+        old = self.values[name]
+        for shift in range(0, 64, 8):
+            if not old >> shift & PMP_LOCKED:
+                allowed = 0x9F if value >> shift & 1 else 0x9D
+                self._write_bits(name, 0xFF << shift, value & allowed << shift)
+
+    def _write_pmpaddr(self, entry: int, value: int) -> None:
+        """No effect when the entry is locked, or when it is the lower bound of one that is."""
+        configuration = (self.values["pmpcfg0"] | self.values["pmpcfg2"] << 64) >> 8 * entry
+        following = configuration >> 8
+        bounds_locked = following & PMP_LOCKED and following & PMP_MODE == PMP_TOR
+        if not configuration & PMP_LOCKED and not bounds_locked:
+            self.values[f"pmpaddr{entry}"] = value & (1 << 54) - 1
 
     def _cycle(self) -> int:
         return self.clocks.tick + self.cycle_offset

@@ -1,11 +1,14 @@
 """The entropy device: virtio 1.2, section 5.4."""
 
+from collections.abc import Callable
+
 import pytest
 
+from ftvm.machine.board import RAM_BASE
 from ftvm.machine.devices.virtio import device as d
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
-from tests.machine.virtio.driver import ENTROPY_SLOT, RAM_BYTES, STATUS, Board, Device
+from tests.machine.virtio.driver import ENTROPY_SLOT, QUEUE_READY, QUEUE_SEL, RAM_BYTES, STATUS, Board, Device
 
 PLACE = RAM_BYTES + c.ENTROPY_AT
 
@@ -88,3 +91,26 @@ def test_a_buffer_that_cannot_be_written_breaks_the_device(board: Board, device:
     queue.notify()
     assert device.needs_reset
     assert wanted(board) == 0
+
+
+def stop(device: Device) -> None:
+    device.write(QUEUE_SEL, 0)
+    device.write(QUEUE_READY, 0)
+
+
+def corrupt(device: Device) -> None:
+    device.board.store(RAM_BASE + 0x2_0000, bytes(16))
+
+
+@pytest.mark.parametrize("spoil", [stop, corrupt])
+def test_it_asks_no_more_when_there_is_nothing_left_to_fill(
+    board: Board, device: Device, spoil: Callable[[Device], None]
+) -> None:
+    """A host that answers as long as it is asked comes to an end."""
+    [queue] = device.start()
+    queue.add(8)
+    queue.notify()
+    spoil(device)
+    board.supply(b"12345678")
+    assert wanted(board) == 0
+    assert queue.done() == []

@@ -69,7 +69,7 @@ def areas_fit(ctl: Words, size: int, size_max: int, descriptors: int, available:
 
 @compiled
 def make_ready(ctl: Words, state: Words, at: int, queue: int, size_max: int) -> None:
-    """QueueReady: from here on the queue's words do not change before a reset."""
+    """QueueReady: from here on the queue's words do not change before it is stopped."""
     descriptors, available, used = state[queue + DESCRIPTORS], state[queue + AVAILABLE], state[queue + USED]
     if areas_fit(ctl, state[queue + QUEUE_SIZE], size_max, descriptors, available, used):
         state[queue + READY] = 1
