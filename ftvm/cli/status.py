@@ -71,8 +71,17 @@ def _print_table(config: Config, answers: dict[str, dict[str, Any]]) -> None:
             table.add_row(name, core["state"], str(core["generation"]), str(tick), lag, str(log["bytes"]), remark)
         else:
             remark = f"{answer['clients']} clients on port {answer['port']}, nodes: {', '.join(answer['nodes'])}"
+            if answer["network"]:
+                remark += f"; {_network_remark(answer['network'])}"
             table.add_row(name, "serving", str(answer["generation"]), "", "", "", remark)
     Console().print(table)
+
+
+def _network_remark(network: dict[str, Any]) -> str:
+    flows = "" if network["flows"] is None else f"{network['flows']} flows, "
+    dropped = network["dropped_from_guest"] + network["dropped_to_guest"]
+    frames = f"{network['from_guest']} frames from the guest, {network['to_guest']} to it, {dropped} dropped"
+    return f"network {network['kind']}: {flows}{frames}"
 
 
 def _remark(core: dict[str, Any], log: dict[str, Any], machine: dict[str, Any]) -> str:
