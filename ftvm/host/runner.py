@@ -17,7 +17,17 @@ from ftvm.errors import FtvmError, SnapshotError
 from ftvm.host.copying import MachineCopy
 from ftvm.host.disk_keeping import DiskDuty, OverlayWriter
 from ftvm.host.pacing import Pacer
-from ftvm.host.reports import CopyFailed, Diverged, Executed, Followed, Halted, Quiesced, Report, WentLive
+from ftvm.host.reports import (
+    CopyFailed,
+    Diverged,
+    Executed,
+    Followed,
+    Halted,
+    Quiesced,
+    Report,
+    WentLive,
+    in_pieces,
+)
 from ftvm.log.entry import (
     ENTROPY_SIZE_MAX,
     INPUT_SIZE_MAX,
@@ -219,7 +229,7 @@ class Runner:
             self._log(entries, self._new_digest())
         if machine.tick > self.last_entry_tick:
             self._log(entries, Horizon(machine.tick))
-        outputs = tuple(machine.take_outputs())
+        outputs = in_pieces(machine.take_outputs())
         if entries or outputs:
             self._report(Executed(machine.tick, tuple(entries), outputs))
         self.disks.look(lent=lent)
@@ -348,7 +358,7 @@ class Runner:
             self.backlog.popleft()
             self.last_entry_tick = entry.tick
             self._pos += 1
-        outputs = tuple(machine.take_outputs())
+        outputs = in_pieces(machine.take_outputs())
         if not self._diverged and (self._pos > pos or outputs):
             self._report(Followed(self._pos, machine.tick, outputs))
         self.disks.look(lent=lent)
@@ -367,7 +377,7 @@ class Runner:
             if reason is StopReason.ATTENTION and self._interrupted():
                 return False
             if reason is StopReason.OUTPUT:
-                self._report(Followed(self._pos, machine.tick, tuple(machine.take_outputs())))
+                self._report(Followed(self._pos, machine.tick, in_pieces(machine.take_outputs())))
         return True
 
     def _diverge(self, why: str) -> None:

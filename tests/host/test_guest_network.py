@@ -91,15 +91,10 @@ def test_a_connection_by_a_published_port_survives_every_kill(tmp_path: Path, mo
             assert network["kind"] == "user"
             assert network["flows"] == 1
             assert network["dropped_to_guest"] == 0
-            shown = subprocess.run(
-                [sys.executable, "-m", "ftvm", "status", str(stage.toml)],
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=True,
-                env={**os.environ, "COLUMNS": "250"},
-            ).stdout
-            assert f"network user: 1 flows, {network['from_guest']} frames from the guest" in shown
+            command = [sys.executable, "-m", "ftvm", "status", str(stage.toml)]
+            shown = await trio.run_process(command, capture_stdout=True, env={**os.environ, "COLUMNS": "250"})
+            said = f"network user: 1 flows, {network['from_guest']} frames from the guest"
+            assert said in shown.stdout.decode()
 
     run(main, timeout_s=120.0)
 

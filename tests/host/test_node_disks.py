@@ -53,7 +53,7 @@ async def started(stage: Stage, first: str, second: str) -> Operator:
     stage.start_node(first, "primary")
     stage.start_node(second, "shadow")
     stage.start("edge", "edge", str(stage.toml))
-    await core_state(stage, first, "PROTECTED")
+    await stage.wait_status(first, lambda status: status["core"]["state"] == "PROTECTED", "a protected machine")
     await stage.wait_status("edge", lambda status: status["generation"] > 0, "a live machine")
     return Operator(await trio.open_tcp_stream(LOOPBACK, stage.port))
 
