@@ -13,18 +13,19 @@ from typing import Any
 import pytest
 import trio
 
-from ftvm.demo.stage import NODES, Stage
+from ftvm.demo.stage import NODES, Stage, open_stage, prepare
 from ftvm.demo.system import free_ports
 from ftvm.errors import FtvmError
 from ftvm.host.network import slirp_library
-from tests.host.pair import LOOPBACK, core_state, ended, kill, make, open_pair, run
+from tests.host.disks import DeviceGuest
+from tests.host.pair import LOOPBACK, RAM_MIB, SETTINGS, core_state, ended, image, kill, run
 from tests.namespaces import Network, open_network, require_namespaces
 from tests.needs import lack
 
 KILLS = 3
-NET = "net = true\n"
+GUEST = DeviceGuest(image("net-echo"), RAM_MIB, "plain", "net = true\n")
 ADDRESSES = {"alpha": "10.80.0.1", "beta": "10.80.0.2", "client": "10.80.0.3"}
-GUEST, ECHO_PORT = "10.80.0.15", 7
+INSIDE, ECHO_PORT = "10.80.0.15", 7
 TAP = "tap0,bridge=br0"
 
 
@@ -83,7 +84,7 @@ def test_a_connection_by_a_published_port_survives_every_kill(tmp_path: Path, mo
 
     async def main() -> None:
         async with (
-            open_pair(tmp_path, "net-echo", devices=NET, sessions="plain") as stage,
+            open_stage(tmp_path, GUEST, replication=SETTINGS) as stage,
             await trio.open_tcp_stream(LOOPBACK, port) as stream,
         ):
             await survive_kills(stage, stream)
@@ -128,7 +129,7 @@ class Hosts(Stage):
         """To the guest, from the third host."""
         client = self.network["client"].socket(socket.AF_INET, socket.SOCK_STREAM)
         client.settimeout(20)
-        client.connect((GUEST, ECHO_PORT))
+        client.connect((INSIDE, ECHO_PORT))
         client.setblocking(False)
         return client
 
@@ -137,7 +138,7 @@ class Hosts(Stage):
 async def open_hosts(folder: Path) -> AsyncIterator[Hosts]:
     require_namespaces()
     with open_network(ADDRESSES) as network:
-        config = make(folder, "net-echo", devices=NET, sessions="plain").config
+        config = prepare(folder, GUEST, replication=SETTINGS)
         text = (folder / "machine.toml").read_text()
         for name in NODES:
             listen = f'listen = "{config.node(name).listen}"'
@@ -190,10 +191,10 @@ def test_a_primary_that_was_stopped_and_goes_on_writes_nothing_to_its_interface(
 
 def test_an_interface_that_cannot_be_had_ends_the_node_with_a_line(tmp_path: Path) -> None:
     require_namespaces()
-    stage = make(tmp_path, "net-echo", devices=NET)
+    prepare(tmp_path, GUEST)
     text = (tmp_path / "machine.toml").read_text().replace('log = "', 'tap = "none-such"\nlog = "')
     (tmp_path / "machine.toml").write_text(text)
-    command = [sys.executable, "-m", "ftvm", "primary", str(stage.toml), "--node", "alpha"]
+    command = [sys.executable, "-m", "ftvm", "primary", str(tmp_path / "machine.toml"), "--node", "alpha"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))
     assert done.returncode == 2
     assert "there is no interface none-such; make it: ip tuntap add" in done.stderr.splitlines()[-1]
