@@ -12,7 +12,9 @@ if TYPE_CHECKING:
         Address,
         ArbiterConfig,
         Config,
+        DiskFile,
         EdgeConfig,
+        GuestConfig,
         MachineConfig,
         NodeConfig,
         ReplicationConfig,
@@ -35,20 +37,36 @@ if TYPE_CHECKING:
         SnapshotError,
     )
     from ftvm.host.api import EdgeClient, Node, open_edge, open_primary, serve_edge, serve_shadow
+    from ftvm.host.guest import Guest, open_guest
     from ftvm.host.node_statistics import NodeStatistics, Outcome
     from ftvm.host.replay import ReplayResult, replay_log
-    from ftvm.log.entry import LOG_VERSION, Action, Clock, Control, Digest, Entry, Horizon, Input
+    from ftvm.log.entry import (
+        LOG_VERSION,
+        Action,
+        Clock,
+        Control,
+        Digest,
+        Entropy,
+        Entry,
+        Horizon,
+        Input,
+        RealTime,
+        Resize,
+    )
     from ftvm.log.file import LogReader, LogWriter, Sync, TornTail
-    from ftvm.machine.board import BoardConfig
+    from ftvm.machine.board import BoardConfig, DiskConfig, NetConfig
+    from ftvm.machine.boot import BootBundle
     from ftvm.machine.machine import Halt, Machine, MachineStatistics, Stop, StopReason
-from ftvm.machine.output import Output
+    from ftvm.machine.output import Output
 
 _SOURCES = {
     "ftvm.config": (
         "Address",
         "ArbiterConfig",
         "Config",
+        "DiskFile",
         "EdgeConfig",
+        "GuestConfig",
         "MachineConfig",
         "NodeConfig",
         "ReplicationConfig",
@@ -73,9 +91,23 @@ _SOURCES = {
     "ftvm.host.api": ("EdgeClient", "Node", "open_edge", "open_primary", "serve_edge", "serve_shadow"),
     "ftvm.host.node_statistics": ("NodeStatistics", "Outcome"),
     "ftvm.host.replay": ("ReplayResult", "replay_log"),
-    "ftvm.log.entry": ("LOG_VERSION", "Action", "Clock", "Control", "Digest", "Entry", "Horizon", "Input"),
+    "ftvm.log.entry": (
+        "LOG_VERSION",
+        "Action",
+        "Clock",
+        "Control",
+        "Digest",
+        "Entropy",
+        "Entry",
+        "Horizon",
+        "Input",
+        "RealTime",
+        "Resize",
+    ),
     "ftvm.log.file": ("LogReader", "LogWriter", "Sync", "TornTail"),
-    "ftvm.machine.board": ("BoardConfig",),
+    "ftvm.host.guest": ("Guest", "open_guest"),
+    "ftvm.machine.board": ("BoardConfig", "DiskConfig", "NetConfig"),
+    "ftvm.machine.boot": ("BootBundle",),
     "ftvm.machine.machine": ("Halt", "Machine", "MachineStatistics", "Stop", "StopReason"),
     "ftvm.machine.output": ("Output",),
 }
@@ -88,6 +120,7 @@ __all__ = [
     "ArbiterConfig",
     "ArbiterError",
     "BoardConfig",
+    "BootBundle",
     "CertificateError",
     "ClaimLost",
     "Clock",
@@ -95,12 +128,17 @@ __all__ = [
     "ConfigError",
     "Control",
     "Digest",
+    "DiskConfig",
+    "DiskFile",
     "DivergenceError",
     "EdgeClient",
     "EdgeConfig",
+    "Entropy",
     "Entry",
     "ExitCode",
     "FtvmError",
+    "Guest",
+    "GuestConfig",
     "Halt",
     "Horizon",
     "ImageError",
@@ -111,6 +149,7 @@ __all__ = [
     "Machine",
     "MachineConfig",
     "MachineStatistics",
+    "NetConfig",
     "Node",
     "NodeConfig",
     "NodeStatistics",
@@ -119,8 +158,10 @@ __all__ = [
     "Output",
     "PeerRefused",
     "ProtocolError",
+    "RealTime",
     "ReplayResult",
     "ReplicationConfig",
+    "Resize",
     "SecurityConfig",
     "SnapshotError",
     "Stop",
@@ -129,6 +170,7 @@ __all__ = [
     "TornTail",
     "load",
     "open_edge",
+    "open_guest",
     "open_primary",
     "replay_log",
     "serve_edge",

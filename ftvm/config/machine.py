@@ -10,7 +10,7 @@ from ftvm.errors import ConfigError
 
 RAM_MIB_MAX = 2048
 DISKS_MAX = 4
-APPEND_SIZE_MAX = 2047
+APPEND_SIZE_MAX = 1023
 """Bytes of a kernel's command line: Linux on riscv keeps so many."""
 
 MTU_MIN, MTU_MAX = 576, 65521

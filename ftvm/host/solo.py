@@ -176,11 +176,10 @@ class _Solo:
         """The next piece of what came from the network, as much as one entry and the guest's card take."""
         if self._port is None or self._world.network is None:
             return b""
-        room = min(self._machine.input_room(NET), INPUT_SIZE_MAX)
-        if room == 0:
-            return b""
+        # A network that is never asked stays readable, and would let nobody wait: its own queue is what fills up.
         self._world.network.process()
-        return self._port.for_guest(room)
+        room = min(self._machine.input_room(NET), INPUT_SIZE_MAX)
+        return self._port.for_guest(room) if room else b""
 
     def _resize(self) -> None:
         size = self._console.size

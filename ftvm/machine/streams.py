@@ -107,7 +107,7 @@ class Streams:
         if device not in self.devices:
             raise LogError(f"there is no device {device!r}: this board has {', '.join(self.devices)}")
         if device == UART:
-                return int((uart.INPUT_OFFSET, uart.BACKLOG_TAKEN, uart.OUTPUT_OFFSET)[word])
+            return int((uart.INPUT_OFFSET, uart.BACKLOG_TAKEN, uart.OUTPUT_OFFSET)[word])
         return s.STREAM_AT + _STREAM[device] * s.STREAM_WORDS + word
 
     def input_room(self, device: str) -> int:
