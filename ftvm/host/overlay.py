@@ -110,7 +110,7 @@ class Overlay:
         return self._data_at + self._blocks * BLOCK
 
     def _read_slot(self, slot: int) -> tuple[int, bytes, OverlayStamp] | None:
-        page = os.pread(self._fd, BLOCK, slot * BLOCK)
+        page = self._read_at(slot * BLOCK, BLOCK)
         body, checksum = page[: _HEADER.size], page[_HEADER.size : _HEADER.size + 8]
         if len(page) < BLOCK or page[:8] != MAGIC or xxhash.xxh3_64_digest(body) != checksum:
             return None
@@ -128,7 +128,7 @@ class Overlay:
                 f"{self.path}: lies over another image, of the same size: put that one back, or remove the overlay if"
                 " what the guest wrote may be lost"
             )
-        bitmap = os.pread(self._fd, len(self._bitmap), self._bitmap_at(slot))
+        bitmap = self._read_at(self._bitmap_at(slot), len(self._bitmap))
         if xxhash.xxh3_64_intdigest(bitmap) != bitmap_hash:
             return None
         return sequence, bitmap, OverlayStamp(name.decode("ascii", "replace"), generation, tick, bool(clean))
@@ -139,10 +139,17 @@ class Overlay:
     def read(self) -> Iterator[tuple[int, bytes]]:
         """All blocks, ascending, neighbours together: byte offset on the disk, and contents."""
         for first, last in self._runs(self._numbers()):
-            data = os.pread(self._fd, (last - first) * BLOCK, self._data_at + first * BLOCK)
+            data = self._read_at(self._data_at + first * BLOCK, (last - first) * BLOCK)
             if len(data) != (last - first) * BLOCK:
                 raise DiskError(f"{self.path}: cut off within block {first + len(data) // BLOCK}")
             yield first * BLOCK, data
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        """As much of it as there is."""
+        try:
+            return os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise DiskUnavailable(f"{self.path}: cannot be read: {error.strerror}; restore it from elsewhere") from None
 
     def _numbers(self) -> Iterator[int]:
         for index, byte in enumerate(self._bitmap):
@@ -169,12 +176,11 @@ class Overlay:
         """Another machine's disk: what is written from here on goes to a new file, which takes the place of the old one
         at the first flush."""
         if self._replaced_fd < 0:
-            self._replaced_fd = self._fd
+            fd = open_file(self._temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            self._replaced_fd, self._fd = self._fd, fd
+            lock(fd, fcntl.LOCK_EX, f"{self._temporary}: is in use by another machine; end that one first")
         else:
-            os.close(self._fd)
-        temporary = self._temporary
-        self._fd = open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        lock(self._fd, fcntl.LOCK_EX, f"{temporary}: is in use by another machine; end that one first")
+            self._cut_off()
         self._bitmap = bytearray(len(self._bitmap))
         self._sequence = 0
         self._told = (b"", self.stamp)
@@ -214,6 +220,12 @@ class Overlay:
                 _sync_folder(self.path.parent)
                 os.close(self._replaced_fd)
                 self._replaced_fd = -1
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _cut_off(self) -> None:
+        try:
+            os.ftruncate(self._fd, 0)
         except OSError as error:
             raise self._failed(error) from None
 

@@ -35,6 +35,9 @@ ZERO_HASH: NDArray[np.uint64] = np.frombuffer(xxhash.xxh3_128_digest(bytes(PAGE)
 UNTOUCHED: NDArray[np.uint64] = np.zeros(HASH_WORDS, np.uint64)
 """Stands for the hash of a disk's page that is the image's."""
 
+_MAP_NORESERVE = 0x4000
+"""Not in Python's mmap module; asm-generic/mman-common.h: the same wherever numba runs."""
+
 KEPT_FLAGS = c.DIRTY_ALL | c.DIRTY_FILE | c.PAGE_WRITTEN
 """What page flags say of the contents; the others serve the kernel's caches."""
 
@@ -54,8 +57,9 @@ class DiskBacking(Protocol):
 
 def _zeros(size: int) -> NDArray[np.uint8]:
     """In large pages where the kernel has them: to fill small ones, most of the time goes into their faults, and a
-    process that has many of them takes long to die, with its sockets open."""
-    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    process that has many of them takes long to die, with its sockets open. Nothing is reserved: a disk may be larger
+    than the host's memory, of which it takes what the guest writes."""
+    area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
     with suppress(OSError):
         area.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(area, np.uint8)

@@ -38,7 +38,8 @@ _FIELDS = ("log_version", "board", "image_size", "image", "state", "page_numbers
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Parts of a machine: `page_numbers[i]` is where in memory `pages[i]` goes; the rest of memory is zero."""
+    """Parts of a machine: `page_numbers[i]` is where in memory `pages[i]` goes; the rest of memory is zero, and the rest
+    of its disks their images."""
 
     board: BoardConfig
     image: bytes
@@ -190,8 +191,6 @@ def check_state(state: NDArray[np.int64], board: BoardConfig) -> None:
 
     ram_bytes = board.ram_mib << 20
     ram_last = RAM_BASE + ram_bytes - 8
-    check_slots(state, board, ram_bytes)
-    stream_max = TICK_MAX
     ranges = [
         ("x0", s.X, 0, 0),
         ("tick", s.TICK, 0, TICK_MAX),
@@ -203,16 +202,16 @@ def check_state(state: NDArray[np.int64], board: BoardConfig) -> None:
         ("clock rate", clint.CLOCK_RATE, 0, 1 << 48),
         ("clock ceiling", clint.CLOCK_ROOM, 0, 1 << 62),
         ("UART FIFO count", uart.FIFO_COUNT, 0, uart.FIFO_SIZE),
-        ("UART input offset", uart.INPUT_OFFSET, 0, stream_max),
-        ("UART output offset", uart.OUTPUT_OFFSET, 0, stream_max),
+        ("UART input offset", uart.INPUT_OFFSET, 0, TICK_MAX),
+        ("UART output offset", uart.OUTPUT_OFFSET, 0, TICK_MAX),
         ("fcsr", s.FCSR, 0, 0xFF),
         ("firmware flag", s.FIRMWARE, 0, 1),
     ]
     for stream in range(s.STREAMS):
         at = s.STREAM_AT + stream * s.STREAM_WORDS
         ranges += [
-            ("stream's input offset", at + s.STREAM_INPUT, 0, stream_max),
-            ("stream's output offset", at + s.STREAM_OUTPUT, 0, stream_max),
+            ("stream's input offset", at + s.STREAM_INPUT, 0, TICK_MAX),
+            ("stream's output offset", at + s.STREAM_OUTPUT, 0, TICK_MAX),
         ]
         held = int(state[at + s.STREAM_INPUT]) - int(state[at + s.STREAM_TAKEN])
         if int(state[at + s.STREAM_TAKEN]) < 0 or not 0 <= held <= RING_SIZES[stream]:
@@ -225,6 +224,10 @@ def check_state(state: NDArray[np.int64], board: BoardConfig) -> None:
         raise SnapshotError("the snapshot's UART backlog is not one")
     if int(state[s.PRIV]) not in (s.USER, s.SUPERVISOR, s.MACHINE):
         raise SnapshotError(f"the snapshot's privilege mode is {int(state[s.PRIV])}")
+    mstatus = int(state[s.MSTATUS])
+    if mstatus & ~s.MSTATUS_WRITABLE or mstatus & s.MSTATUS_MPP == 2 << 11:
+        # An MRET to the mode that does not exist would use a TLB that does not exist.
+        raise SnapshotError(f"the snapshot's mstatus is {mstatus:#x}, which no write leaves there")
     check_slots(state, board, ram_bytes)
     for index in (s.TOHOST, s.FROMHOST):
         address = int(state[index])

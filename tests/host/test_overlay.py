@@ -140,6 +140,17 @@ def test_a_new_file_that_was_never_flushed_is_gone_and_the_old_one_is_there(tmp_
     assert read(reopened(path)) == {1: block(1)}
 
 
+def test_a_new_file_that_cannot_be_made_leaves_the_old_one_to_be_closed_once(tmp_path: Path) -> None:
+    path = tmp_path / "o"
+    made(path, {1: block(1)})
+    overlay = reopened(path)
+    (tmp_path / "o.new").mkdir()
+    with pytest.raises(DiskError):
+        overlay.begin()
+    overlay.close()
+    assert read(reopened(path)) == {1: block(1)}
+
+
 def test_an_overlay_that_nothing_was_flushed_to_is_removed(tmp_path: Path) -> None:
     reopened(tmp_path / "o").close()
     assert os.listdir(tmp_path) == []

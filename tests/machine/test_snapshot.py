@@ -126,6 +126,8 @@ def test_a_sealed_body_with_a_wrong_field_is_refused(field: int, value: object) 
         (s.TICK, -1),
         (s.TICK, 1 << 62),
         (s.PRIV, 2),
+        (s.MSTATUS, 2 << 11),
+        (s.MSTATUS, 1 << 62),
         (s.HALT_HOW, 99),
         (s.WAITING, 7),
         (s.TOHOST, 0x10),
