@@ -8,40 +8,19 @@
  *     z       the size of the virtio console                        columns rows
  *     o       power off
  *
- * It listens and speaks on the virtio console if there is one, and on the UART otherwise. Numbers are decimal; a block has 4096 bytes. What fails is answered with `error`. (Virtual I/O Device 1.2, sections
- * 2.7 split virtqueues, 4.2 MMIO, 5.2 block,
- * 5.3 console, 5.4 entropy; goldfish RTC.) */
+ * It listens and speaks on the virtio console if there is one, and on the UART otherwise. Numbers are decimal; a block
+ * has 4096 bytes. What fails is answered with `error`.
+ *
+ * (Virtual I/O Device 1.2, sections 5.2 block, 5.3 console, 5.4 entropy; goldfish RTC.) */
 #include <stdbool.h>
 
 #include "board.h"
 
 #include "memory.h"
 #include "plic.h"
+#include "virtio.h"
 
-#define VIRTIO 0x10001000UL
-#define VIRTIO_STRIDE 0x1000UL
-#define VIRTIO_SLOTS 8
-#define DEVICE_ID 0x008
-#define DRIVER_FEATURES 0x020
-#define DRIVER_FEATURES_SEL 0x024
-#define QUEUE_SEL 0x030
-#define QUEUE_NUM 0x038
-#define QUEUE_READY 0x044
-#define QUEUE_NOTIFY 0x050
-#define INTERRUPT_ACK 0x064
-#define STATUS 0x070
-#define QUEUE_DESC 0x080
-#define QUEUE_DRIVER 0x090
-#define QUEUE_DEVICE 0x0a0
-#define CONFIG 0x100
-#define ID_BLOCK 2
-#define ID_CONSOLE 3
-#define ID_ENTROPY 4
-#define STATUS_DRIVER 3 /* acknowledged, and there is a driver */
-#define STATUS_FEATURES_OK 8
-#define STATUS_DRIVER_OK 4
-#define FEATURES_HIGH 1 /* VIRTIO_F_VERSION_1 */
-#define BLOCK_FLUSH 9   /* VIRTIO_BLK_F_FLUSH, and the type of such a request is 4 */
+#define BLOCK_FLUSH 9 /* VIRTIO_BLK_F_FLUSH, and the type of such a request is 4 */
 
 #define RTC 0x00101000UL
 #define RTC_LOW 0x0
@@ -52,15 +31,7 @@
 #define QUEUE_SIZE 4
 #define RECEIVE 0 /* of the console */
 #define TRANSMIT 1
-#define NEXT 1
-#define WRITABLE 2
 #define LINE_MAX 64
-
-struct descriptor {
-    uint64_t address;
-    uint32_t size;
-    uint16_t flags, next;
-};
 
 struct queue {
     struct descriptor table[QUEUE_SIZE];
@@ -84,41 +55,10 @@ static struct {
 } header;
 static uint8_t block[BLOCK_SIZE], status;
 
-static void write_address(uintptr_t at, const void *address) {
-    write32(at, (uint32_t)(uintptr_t)address);
-    write32(at + 4, (uint32_t)((uintptr_t)address >> 32));
-}
-
-static uintptr_t find(uint32_t id) {
-    for (int slot = 0; slot < VIRTIO_SLOTS; slot++) {
-        uintptr_t device = VIRTIO + VIRTIO_STRIDE * (uintptr_t)slot;
-        if (read32(device + DEVICE_ID) == id) return device;
-    }
-    return 0;
-}
-
-static void negotiate(uintptr_t device, uint32_t features_low) {
-    if (!device) return;
-    write32(device + STATUS, 0);
-    write32(device + STATUS, STATUS_DRIVER);
-    write32(device + DRIVER_FEATURES_SEL, 0);
-    write32(device + DRIVER_FEATURES, features_low);
-    write32(device + DRIVER_FEATURES_SEL, 1);
-    write32(device + DRIVER_FEATURES, FEATURES_HIGH);
-    write32(device + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK);
-}
-
 static void set_up(struct queue *queue, uintptr_t device, uint32_t number) {
-    if (!device) return;
     queue->device = device;
     queue->number = number;
-    write32(device + QUEUE_SEL, number);
-    write32(device + QUEUE_NUM, QUEUE_SIZE);
-    write_address(device + QUEUE_DESC, queue->table);
-    write_address(device + QUEUE_DRIVER, &queue->available);
-    write_address(device + QUEUE_DEVICE, &queue->used);
-    write32(device + QUEUE_READY, 1);
-    write32(device + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK);
+    virtio_set_up_queue(device, number, QUEUE_SIZE, queue->table, &queue->available, &queue->used);
 }
 
 /* Gives the chain that begins at descriptor 0 to the device. */
@@ -259,19 +199,28 @@ static bool hear(void) {
 }
 
 int main(void) {
-    uintptr_t block_device = find(ID_BLOCK), console = find(ID_CONSOLE), random = find(ID_ENTROPY);
-    negotiate(block_device, 1 << BLOCK_FLUSH);
-    set_up(&disk, block_device, 0);
-    negotiate(random, 0);
-    set_up(&entropy, random, 0);
-    negotiate(console, 1); /* VIRTIO_CONSOLE_F_SIZE */
-    set_up(&receive, console, RECEIVE);
-    set_up(&transmit, console, TRANSMIT);
+    uintptr_t block_device = virtio_find(ID_BLOCK), console = virtio_find(ID_CONSOLE), random = virtio_find(ID_ENTROPY);
+    if (block_device) {
+        virtio_negotiate(block_device, 1 << BLOCK_FLUSH);
+        set_up(&disk, block_device, 0);
+        virtio_start(block_device);
+    }
+    if (random) {
+        virtio_negotiate(random, 0);
+        set_up(&entropy, random, 0);
+        virtio_start(random);
+    }
+    if (console) {
+        virtio_negotiate(console, 1); /* VIRTIO_CONSOLE_F_SIZE */
+        set_up(&receive, console, RECEIVE);
+        set_up(&transmit, console, TRANSMIT);
+        virtio_start(console);
+    }
     write8(UART + UART_LCR, LCR_8N1);
     write8(UART + UART_IER, IER_RECEIVED);
     plic_enable_uart();
     if (console) {
-        plic_enable_also((uint32_t)((console - VIRTIO) / VIRTIO_STRIDE) + 1);
+        plic_enable_also(virtio_irq(console));
         listen();
     }
     for (;;) {

@@ -5,45 +5,21 @@
  * the segment, and one that comes twice is answered twice in the same way. The peer has to wait for its echo before it
  * says more. Which connections there are is remembered: a guest that forgot would reset them.
  *
- * (Virtual I/O Device 1.2, sections 2.7, 4.2, 5.1; RFC 826, 791, 768, 9293.) */
+ * (Virtual I/O Device 1.2, section 5.1; RFC 826, 791, 768, 9293.) */
 #include <stdbool.h>
 
 #include "board.h"
 
 #include "memory.h"
 #include "plic.h"
+#include "virtio.h"
 
-#define VIRTIO 0x10001000UL
-#define VIRTIO_STRIDE 0x1000UL
-#define VIRTIO_SLOTS 8
-#define VIRTIO_IRQ 1 /* of the first slot */
-#define DEVICE_ID 0x008
-#define DRIVER_FEATURES 0x020
-#define DRIVER_FEATURES_SEL 0x024
-#define QUEUE_SEL 0x030
-#define QUEUE_NUM 0x038
-#define QUEUE_READY 0x044
-#define QUEUE_NOTIFY 0x050
-#define INTERRUPT_STATUS 0x060
-#define INTERRUPT_ACK 0x064
-#define STATUS 0x070
-#define QUEUE_DESC 0x080
-#define QUEUE_DRIVER 0x090
-#define QUEUE_DEVICE 0x0a0
-#define CONFIG 0x100 /* begins with the card's address */
-#define ID_NET 1
-#define STATUS_DRIVER 3 /* acknowledged, and there is a driver */
-#define STATUS_FEATURES_OK 8
-#define STATUS_DRIVER_OK 4
-#define FEATURES_LOW (1 << 5) /* VIRTIO_NET_F_MAC */
-#define FEATURES_HIGH 1       /* VIRTIO_F_VERSION_1 */
-
+#define FEATURE_MAC (1 << 5) /* VIRTIO_NET_F_MAC: the configuration space begins with the card's address */
 #define RECEIVE 0
 #define SEND 1
 #define QUEUE_SIZE 16
 #define BUFFER_SIZE 2048
 #define HEADER_SIZE 12 /* struct virtio_net_hdr */
-#define WRITABLE 2
 
 #define ETHERNET_SIZE 14
 #define IP_SIZE 20
@@ -61,11 +37,7 @@
 #define CONNECTIONS_MAX 64
 
 struct queue {
-    struct {
-        uint64_t address;
-        uint32_t size;
-        uint16_t flags, next;
-    } table[QUEUE_SIZE];
+    struct descriptor table[QUEUE_SIZE];
     struct {
         uint16_t flags, index, ring[QUEUE_SIZE];
     } available;
@@ -89,11 +61,6 @@ static uint32_t get32(const uint8_t *at) { return (uint32_t)get16(at) << 16 | ge
 static void put16(uint8_t *at, uint32_t value) { at[0] = (uint8_t)(value >> 8), at[1] = (uint8_t)value; }
 static void put32(uint8_t *at, uint32_t value) { put16(at, value >> 16), put16(at + 2, value); }
 
-static void write_address(uintptr_t at, const void *address) {
-    write32(at, (uint32_t)(uintptr_t)address);
-    write32(at + 4, (uint32_t)((uintptr_t)address >> 32));
-}
-
 static void offer(struct queue *queue, uint16_t descriptor) {
     queue->available.ring[queue->available.index % QUEUE_SIZE] = descriptor;
     __asm__ volatile("fence" ::: "memory");
@@ -102,31 +69,15 @@ static void offer(struct queue *queue, uint16_t descriptor) {
     write32(device + QUEUE_NOTIFY, (uint32_t)(queue - queues));
 }
 
-static void set_up_queue(uint32_t number) {
-    struct queue *queue = queues + number;
-    write32(device + QUEUE_SEL, number);
-    write32(device + QUEUE_NUM, QUEUE_SIZE);
-    write_address(device + QUEUE_DESC, queue->table);
-    write_address(device + QUEUE_DRIVER, &queue->available);
-    write_address(device + QUEUE_DEVICE, &queue->used);
-    write32(device + QUEUE_READY, 1);
-}
-
 static bool set_up(void) {
-    uint32_t slot = 0;
-    while (slot < VIRTIO_SLOTS && read32(VIRTIO + VIRTIO_STRIDE * slot + DEVICE_ID) != ID_NET) slot++;
-    if (slot == VIRTIO_SLOTS) return false;
-    device = VIRTIO + VIRTIO_STRIDE * slot;
-    write32(device + STATUS, 0);
-    write32(device + STATUS, STATUS_DRIVER);
-    write32(device + DRIVER_FEATURES_SEL, 0);
-    write32(device + DRIVER_FEATURES, FEATURES_LOW);
-    write32(device + DRIVER_FEATURES_SEL, 1);
-    write32(device + DRIVER_FEATURES, FEATURES_HIGH);
-    write32(device + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK);
-    set_up_queue(RECEIVE);
-    set_up_queue(SEND);
-    write32(device + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK);
+    device = virtio_find(ID_NET);
+    if (!device) return false;
+    virtio_negotiate(device, FEATURE_MAC);
+    for (uint32_t number = 0; number < 2; number++) {
+        struct queue *queue = queues + number;
+        virtio_set_up_queue(device, number, QUEUE_SIZE, queue->table, &queue->available, &queue->used);
+    }
+    virtio_start(device);
     for (uint32_t at = 0; at < sizeof mac; at++) mac[at] = read8(device + CONFIG + at);
     for (uint16_t number = 0; number < QUEUE_SIZE; number++) {
         struct queue *queue = queues + RECEIVE;
@@ -135,8 +86,8 @@ static bool set_up(void) {
         queue->table[number].flags = WRITABLE;
         offer(queue, number);
     }
-    write32(PLIC_PRIORITY(VIRTIO_IRQ + slot), 1);
-    write32(PLIC_ENABLE, 1u << (VIRTIO_IRQ + slot));
+    write32(PLIC_PRIORITY(virtio_irq(device)), 1);
+    write32(PLIC_ENABLE, 1u << virtio_irq(device));
     write32(PLIC_THRESHOLD, 0);
     write_csr(mie, MIE_EXTERNAL);
     return true;
