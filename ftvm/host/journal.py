@@ -98,12 +98,6 @@ class Journal:
         """What was stamped is not written yet, for there is no file: `adopt` brings it."""
         return self._awaits_file
 
-    def start(self, machine: MachineIdentity, pos: int, state: bytes, stamp: Stamp) -> None:
-        """A new log that begins with this state of the machine. An older one at the path is set aside."""
-        number = self.begin(pos)
-        if self._awaits_file:
-            self.adopt(number, self.create(machine, pos, state, stamp))
-
     def begin(self, pos: int) -> int:
         """A new log begins here, at `pos`, and an older one at the path is set aside. What is appended or stamped waits
         for the file that `adopt` brings: the state of a large machine takes longer to write than its guest may wait.

@@ -46,6 +46,7 @@ DIGEST_WAIT_S = 3.0
 LOG_WAIT_S = 5.0
 REPLAY_NOTE_S = 2.0
 
+
 class MachineRoom:
     """Not thread-safe: for the trio thread only. Closed by `aclose`."""
 
@@ -297,16 +298,13 @@ class MachineRoom:
         self._engine.feed(effect.entries, time.monotonic_ns())
 
     def _boot(self) -> None:
-        """The engine gets the machine that was just switched on; the journal starts anew with its state."""
+        """The engine gets the machine that was just switched on; the journal begins anew with its state."""
         machine = self._first
         try:
             self._disks.booted(machine)
         except DiskError as error:
             self._owner.stop(str(error), error.exit_code)
-        if machine.board.disks:
-            self._begin_log(0, machine.freeze() if self._journal.is_kept else None)
-        else:
-            self._journal.start(self.identity, 0, machine.save(), self._first_stamp())
+        self._begin_log(0, machine.freeze() if self._journal.is_kept else None)
         self._start_engine(machine, 0)
 
     def _begin_log(self, pos: int, frozen: Frozen | None) -> None:

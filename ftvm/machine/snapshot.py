@@ -38,8 +38,7 @@ _FIELDS = ("log_version", "board", "image_size", "image", "state", "page_numbers
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Parts of a machine: `page_numbers[i]` is where in memory `pages[i]` goes; the rest of memory is zero, and the rest
-    of its disks their images."""
+    """Parts of a machine: `page_numbers[i]` is where in memory `pages[i]` goes; the rest is zero, or the disk's."""
 
     board: BoardConfig
     image: bytes

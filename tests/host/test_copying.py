@@ -194,7 +194,7 @@ def test_an_older_log_is_put_aside_before_the_new_one_is_there(tmp_path: Path) -
     """It says what this node was; should the process die now, nothing may be restarted from that."""
     path = tmp_path / "node.ftlog"
     first = Journal(path)
-    first.start(MACHINE, 0, STATE, STAMP)
+    first.adopt(first.begin(0), first.create(MACHINE, 0, STATE, STAMP))
     first.close()
     Journal(path).begin(5)
     assert not path.exists()

@@ -73,7 +73,7 @@ def test_the_machine_that_ran_here_before_is_not_sent_again() -> None:
 
 def log_of(machine: Machine, path: Path) -> Path:
     journal = Journal(path)
-    journal.start(identity(machine), 5, machine.save(), STAMP)
+    journal.adopt(journal.begin(5), journal.create(identity(machine), 5, machine.save(), STAMP))
     journal.close()
     return path
 

@@ -34,10 +34,17 @@ def horizons(first: int, count: int) -> tuple[Entry, ...]:
     return tuple(Horizon(tick) for tick in range(first, first + count))
 
 
+def start(journal: Journal, pos: int) -> None:
+    """A new log, with its file at once."""
+    number = journal.begin(pos)
+    if journal.awaits_file:
+        journal.adopt(number, journal.create(MACHINE, pos, STATE, STAMP))
+
+
 def test_what_is_not_committed_is_not_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "a.ftlog"
     journal = Journal(path)
-    journal.start(MACHINE, 100, STATE, STAMP)
+    start(journal, 100)
     journal.append(horizons(1, 3))
     assert entries_of(path) == []
     journal.commit(102)  # in the middle of what was reported together: it stays together
@@ -58,7 +65,7 @@ def test_what_is_not_committed_is_not_on_the_disk(tmp_path: Path) -> None:
 def test_the_log_starts_with_the_state_and_its_position(tmp_path: Path) -> None:
     path = tmp_path / "a.ftlog"
     journal = Journal(path)
-    journal.start(MACHINE, 7, STATE, STAMP)
+    start(journal, 7)
     journal.append(horizons(1, 1))
     journal.commit(8)
     journal.write()
@@ -74,7 +81,7 @@ def test_an_earlier_log_is_set_aside_and_never_overwritten(tmp_path: Path) -> No
     path = tmp_path / "a.ftlog"
     journal = Journal(path)
     for count in (1, 2, 3):
-        journal.start(MACHINE, 0, STATE, STAMP)
+        start(journal, 0)
         journal.append(horizons(1, count))
         journal.commit(count)
         journal.write()
@@ -87,7 +94,7 @@ def test_too_many_earlier_logs_end_the_journal_with_words(tmp_path: Path) -> Non
     for name in ("a.ftlog", *(f"a.ftlog.{number}" for number in range(1, KEPT_LOGS_MAX + 1))):
         (tmp_path / name).touch()
     journal = Journal(path)
-    journal.start(MACHINE, 0, STATE, STAMP)
+    start(journal, 0)
     assert "move them away" in journal.trouble
     journal.append(horizons(1, 1))
     journal.commit(1)
@@ -97,7 +104,7 @@ def test_too_many_earlier_logs_end_the_journal_with_words(tmp_path: Path) -> Non
 
 def test_no_path_no_file(tmp_path: Path) -> None:
     journal = Journal(None)
-    journal.start(MACHINE, 0, STATE, STAMP)
+    start(journal, 0)
     journal.append(horizons(1, 1))
     journal.commit(1)
     journal.write()
@@ -108,7 +115,7 @@ def test_no_path_no_file(tmp_path: Path) -> None:
 def test_a_stamp_stands_after_all_that_was_committed_and_before_what_was_not(tmp_path: Path) -> None:
     path = tmp_path / "a.ftlog"
     journal = Journal(path)
-    journal.start(MACHINE, 0, STATE, STAMP)
+    start(journal, 0)
     journal.append(horizons(1, 3))
     journal.commit(3)
     journal.append(horizons(4, 2))
@@ -128,7 +135,7 @@ def test_a_log_that_can_neither_be_stamped_nor_put_aside_is_stuck(
 ) -> None:
     path = tmp_path / "a.ftlog"
     journal = Journal(path)
-    journal.start(MACHINE, 0, STATE, STAMP)
+    start(journal, 0)
 
     def refuse(*_arguments: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -142,7 +149,7 @@ def test_a_log_that_can_neither_be_stamped_nor_put_aside_is_stuck(
     held = journal.inspect("machine", lambda _log: "")
     assert held is not None
     assert held.stamp == STAMP
-    journal.start(MACHINE, 0, STATE, STAMP)
+    start(journal, 0)
     assert not journal.stuck
 
 
@@ -162,7 +169,7 @@ def files_end_at(size: int) -> Iterator[None]:
 def assert_ends_in_order(path: Path) -> None:
     """Writes until the journal gives up; what it wrote before is whole, and its file is closed."""
     journal = Journal(path)
-    journal.start(MACHINE, 0, STATE, STAMP)
+    start(journal, 0)
     open_files = len(os.listdir("/proc/self/fd"))
     tick = 1
     while not journal.trouble:
@@ -196,5 +203,5 @@ def test_a_full_disk_ends_the_journal_and_not_the_node(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_trouble_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     journal = Journal(tmp_path / "file" / "a.ftlog")
-    journal.start(MACHINE, 0, STATE, STAMP)
+    start(journal, 0)
     assert journal.trouble
