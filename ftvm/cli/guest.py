@@ -24,7 +24,6 @@ OVERLAY_OWNER = "ftvm-run"
 """The machine that stands in the stamp of an overlay beside its image."""
 
 
-
 def _environment(key: str) -> str:
     return f"FTVM_MACHINE_{key.upper()}"
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import trio
 
+from ftvm.errors import ProtocolError
+from ftvm.host import logs
 from ftvm.host.network import DEVICE, FrameDecoder, Network, encode_frame
 from ftvm.log.entry import INPUT_SIZE_MAX
 from ftvm.replication.node import Node
@@ -27,6 +29,8 @@ ANNOUNCE_AFTER_S = (0.0, 0.05, 0.15, 0.35, 0.75)
 
 RARP, RARP_REQUEST_REVERSE = 0x8035, 3
 BROADCAST = b"\xff" * 6
+
+_log = logs.get_logger("tap")
 
 
 class NodeTap:
@@ -59,11 +63,16 @@ class NodeTap:
     # ---- to the world
 
     def emit(self, data: bytes) -> None:
-        """Whole frames of the guest's."""
-        for frame in self._decoder.feed(data):
-            self._write(frame)
+        """Whole frames of the guest's, in any pieces."""
+        try:
+            for frame in self._decoder.feed(data):
+                self._write(frame)
+        except ProtocolError as error:
+            _log.error("frames of the guest are lost", why=str(error))
+            self._decoder.reset()
 
     def go_live(self) -> None:
+        self._decoder.reset()
         now_s = trio.current_time()
         self._announce_at = [now_s + after_s for after_s in ANNOUNCE_AFTER_S]
         self._announce()

@@ -1,9 +1,8 @@
 """From what `--net` says to a network that works."""
 
+from ftvm.config.machine import MTU_DEFAULT
 from ftvm.host.network.interface import Network
 from ftvm.networks import NetworkSpec, StreamNetwork, TapNetwork, UserNetwork
-
-MTU_DEFAULT = 1500
 
 
 def open_network(spec: NetworkSpec, *, mtu: int = MTU_DEFAULT) -> Network:
