@@ -11,7 +11,8 @@ TOOLS_DONE := $(VENV)/.tools-done
 # namespaces, a model checker.
 TOOLS := redis-cli:redis-tools redis-server:redis-server qemu-system-riscv64:qemu-system-misc \
          stress-ng:stress-ng ip:iproute2 iptables:iptables etcd:etcd-server etcdctl:etcd-client redis-sentinel:redis-sentinel \
-         spin:spin gcc:gcc faketime:faketime mke2fs:e2fsprogs
+         spin:spin gcc:gcc faketime:faketime mke2fs:e2fsprogs \
+         /usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.elf:opensbi
 
 SEEDS ?= 0:10000
 PROGRAMS ?= 10000
@@ -54,9 +55,10 @@ sim: $(PACKAGES_DONE)
 fuzz: $(PACKAGES_DONE)
 	$(BIN)/python -m tests.fuzz --size $(INPUTS)
 
-# Random programs against another interpreter: make differential PROGRAMS=500
+# Random programs and floating-point operations against other interpreters: make differential PROGRAMS=500
 differential: $(PACKAGES_DONE)
 	$(BIN)/python -m tests.differential --programs $(PROGRAMS)
+	$(BIN)/python -m tests.differential --level float --programs $(PROGRAMS)
 
 # Real processes on hosts that are namespaces, faults of every kind, as root: make campaign SIZE=full
 campaign: setup

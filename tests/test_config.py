@@ -1,14 +1,16 @@
 import dataclasses
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftvm.config import Address, Config, ReplicationConfig, environment_name, load
+from ftvm.config import Address, Config, DiskFile, ReplicationConfig, environment_name, load
+from ftvm.config.readers import parse_mebibytes
 from ftvm.errors import ConfigError
-from ftvm.networks import Publish, UserNetwork
+from ftvm.networks import Publish, TapNetwork, UserNetwork
 
 EXAMPLE = """
 [machine]
@@ -117,6 +119,99 @@ def test_a_mistake_is_one_line_that_names_file_key_and_expectation(
         assert part in message
 
 
+LINUX = EXAMPLE.replace(
+    'image = "kv.elf"',
+    """kernel = "Image"
+initrd = "initrd.gz"
+append = "root=/dev/vda"
+net = true
+mtu = 9000
+console = "virtio"
+[[machine.disks]]
+image = "root.img"
+[[machine.disks]]
+image = "/srv/data.img"
+read_only = true""",
+).replace("ram_mib = 32\n", "")
+
+
+def test_a_machine_of_a_kernel_disks_and_a_network_card(tmp_path: Path) -> None:
+    config = load(write(tmp_path, LINUX))
+    machine = config.machine
+    assert (machine.kernel, machine.initrd) == (tmp_path / "Image", tmp_path / "initrd.gz")
+    assert machine.disks == (
+        DiskFile(image=tmp_path / "root.img"),
+        DiskFile(image=Path("/srv/data.img"), read_only=True),
+    )
+    assert machine.streams == ("uart0", "net0", "console0")
+    assert (machine.console_device, machine.command_line, machine.mtu) == ("console0", "root=/dev/vda", 9000)
+    assert machine.has_entropy
+    assert not config.breaks
+    assert config.node("alpha").disks == tmp_path / "run/alpha-disks"
+    assert machine.mac_address == load(write(tmp_path, LINUX)).machine.mac_address
+    other = load(write(tmp_path, LINUX.replace('"bank"', '"shop"'))).machine.mac_address
+    assert other != machine.mac_address
+    assert other.startswith("52:54:00:")
+
+
+def test_a_bare_machine_has_breaks_and_no_devices_but_the_uart(tmp_path: Path) -> None:
+    config = load(write(tmp_path, EXAMPLE))
+    assert config.breaks
+    assert config.machine.streams == ("uart0",)
+    assert not config.machine.has_entropy
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('kernel = "Image"', 'image = "kv.elf"', ["[machine] initrd", "is for a kernel; give [machine] kernel"]),
+        ('initrd = "initrd.gz"', 'image = "kv.elf"', ["[machine] image", "without [machine] kernel"]),
+        ("net = true", "net = false", ["[machine] mtu", "no network card"]),
+        ("mtu = 9000", "mtu = 9", ["[machine] mtu", "from 576"]),
+        ("mtu = 9000", 'mac = "ff:ff:ff:ff:ff:ff"', ["[machine] mac", "single network card"]),
+        ('console = "virtio"', 'console = "tv"', ["[machine] console", '"virtio"']),
+        ('append = "root=/dev/vda"', r'append = "a\nb"', ["[machine] append", "one line"]),
+        ('image = "root.img"', 'imago = "root.img"', ["[machine.disks]", "'imago'", "read_only"]),
+        ('image = "root.img"', "read_only = false", ["[machine.disks] image", "missing"]),
+        ("read_only = true", "read_only = 1", ["[machine.disks] read_only", "true or false"]),
+        ('"/srv/data.img"', '"root.img"', ["[machine] disks", "given twice"]),
+        ("[replication]", "[machine.disk]\n[replication]", ["[machine]", "unknown key 'disk'"]),
+        ('listen = "0.0.0.0:6379"', 'listen = "h:1"\nsessions = "break"', ["[edge] sessions", "no breaks"]),
+    ],
+)
+def test_a_mistake_about_the_guest_is_one_line(tmp_path: Path, old: str, new: str, told: list[str]) -> None:
+    assert old in LINUX
+    path = write(tmp_path, LINUX.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    for part in told:
+        assert part in message
+
+
+def test_a_network_at_the_edge_needs_a_card_in_the_machine(tmp_path: Path) -> None:
+    text = EXAMPLE.replace('"0.0.0.0:6379"', '"0.0.0.0:6379"\nnet = "user"')
+    with pytest.raises(ConfigError, match=r"\[edge\] net: the machine has no network card"):
+        load(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"), [("64", 64), ("512M", 512), ("1G", 1024), ("2GiB", 2048), ("1g", 1024), ("3m", 3)]
+)
+def test_a_size_of_memory_may_have_a_unit(tmp_path: Path, text: str, mib: int) -> None:
+    path = write(tmp_path, EXAMPLE.replace("ram_mib = 32", f'ram_mib = "{text}"'))
+    assert load(path).machine.ram_mib == mib
+
+
+@given(st.text(max_size=8))
+def test_an_arbitrary_size_is_read_or_refused(text: str) -> None:
+    """`parse_mebibytes` raises nothing but ValueError, and what it reads is no negative number."""
+    with suppress(ValueError):
+        assert parse_mebibytes(text) >= 0
+
+
 DIRECTORY = 'kind = "directory"\npath = "/srv/arbiter"\n'
 
 
@@ -159,12 +254,41 @@ def test_a_wrong_arbiter_is_one_line(tmp_path: Path, keys: str, told: str) -> No
     assert "\n" not in str(caught.value)
 
 
+WITH_CARD = EXAMPLE.replace("ram_mib = 32", "ram_mib = 32\nnet = true")
+
+
 def test_ports_of_the_edge_are_published_from_the_file_and_the_environment(tmp_path: Path) -> None:
-    path = write(tmp_path, EXAMPLE.replace("[security]", 'publish = ["6379:6379"]\n[security]'))
+    path = write(tmp_path, WITH_CARD.replace("[security]", 'publish = ["6379:6379"]\n[security]'))
     assert load(path).edge.network() == UserNetwork((Publish("127.0.0.1", 6379, 6379),))
     environment = {"FTVM_EDGE_PUBLISH": "0.0.0.0:1:2,3:4/udp"}
     assert load(path, environment=environment).edge.publish == ("0.0.0.0:1:2", "3:4/udp")
     assert load(write(tmp_path, EXAMPLE)).edge.network() is None
+
+
+TAPS = WITH_CARD.replace('7001"', '7001"\ntap = "tap0"').replace('7002"', '7002"\ntap = "tap1,bridge=br0"')
+
+
+def test_each_node_has_an_interface_of_its_own(tmp_path: Path) -> None:
+    config = load(write(tmp_path, TAPS))
+    assert config.node("alpha").tap_network() == TapNetwork("tap0")
+    assert config.node("beta").tap_network() == TapNetwork("tap1", "br0")
+    assert load(write(tmp_path, EXAMPLE)).node("alpha").tap_network() is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('tap = "tap0"', "", ["[nodes.alpha] tap", "each needs its own"]),
+        ('tap = "tap0"', 'tap = "a/b"', ["[nodes.alpha] tap", 'NAME[,bridge=BRIDGE]"', "'a/b'"]),
+        ("net = true", "net = false", ["[nodes] tap", "no network card"]),
+        ("net = true", "net = true\nmtu = 9000", ["[machine] mtu = 9000", "at most 4074"]),
+        ("[security]", 'net = "user"\n[security]', ["[edge] net", "the nodes have tap interfaces"]),
+    ],
+)
+def test_interfaces_that_do_not_fit_together_are_one_line(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(write(tmp_path, TAPS.replace(old, new)))
+    assert all(word in str(error.value) for word in words), str(error.value)
 
 
 @pytest.mark.parametrize("section", ["machine", "arbiter", "edge", "security"])

@@ -62,6 +62,8 @@ class GuestFlags:
         The network card's largest packet, in bytes.
     console
         uart or virtio: which of the guest's devices is the console.
+    entropy
+        Whether there is an entropy device: by default with a kernel or a firmware.
     ram
         The machine's memory in MiB, or as 512M or 2G.
     """
@@ -76,6 +78,7 @@ class GuestFlags:
     mac: Annotated[str | None, Parameter(env_var=_environment("mac"))] = None
     mtu: Annotated[str | None, Parameter(env_var=_environment("mtu"))] = None
     console: Annotated[str | None, Parameter(env_var=_environment("console"))] = None
+    entropy: bool | None = None
     ram: Annotated[str | None, Parameter(env_var=_environment("ram_mib"))] = None
 
     def config(self, image: Path | None) -> GuestConfig:
@@ -93,6 +96,7 @@ class GuestFlags:
                 "mac": self.mac,
                 "mtu": self.mtu,
                 "console": self.console,
+                "entropy": self.entropy,
             }
         )
 

@@ -66,20 +66,34 @@ def _print_table(config: Config, answers: dict[str, dict[str, Any]]) -> None:
         elif "core" in answer:
             core, log = answer["core"], answer["log"]
             tick = answer["engine"]["tick"] if answer["engine"] else core["tick"]
-            remark = _remark(core, log)
+            remark = _remark(core, log, answer["machine"])
             lag = str(core["lag_ticks"]) if core["members"] else ""
             table.add_row(name, core["state"], str(core["generation"]), str(tick), lag, str(log["bytes"]), remark)
         else:
             remark = f"{answer['clients']} clients on port {answer['port']}, nodes: {', '.join(answer['nodes'])}"
+            if answer["network"]:
+                remark += f"; {_network_remark(answer['network'])}"
             table.add_row(name, "serving", str(answer["generation"]), "", "", "", remark)
     Console().print(table)
 
 
-def _remark(core: dict[str, Any], log: dict[str, Any]) -> str:
-    restart = core["restart"]
-    if log["trouble"] or core["waits_for"]:
-        return str(log["trouble"] or core["waits_for"])
+def _network_remark(network: dict[str, Any]) -> str:
+    flows = "" if network["flows"] is None else f"{network['flows']} flows, "
+    dropped = network["dropped_from_guest"] + network["dropped_to_guest"]
+    frames = f"{network['from_guest']} frames from the guest, {network['to_guest']} to it, {dropped} dropped"
+    return f"network {network['kind']}: {flows}{frames}"
+
+
+def _remark(core: dict[str, Any], log: dict[str, Any], machine: dict[str, Any]) -> str:
+    restart, disks = core["restart"], machine["disks"]
+    wrong = log["trouble"] or disks["trouble"] or core["waits_for"]
+    if wrong:
+        return str(wrong)
     parts = ["members: " + ", ".join(core["members"])] if core["members"] else []
+    if disks["count"]:
+        parts.append(f"disks: {disks['count']}, {sum(disks['blocks'])} blocks written")
+    if machine["net"]:
+        parts.append(f"network card {machine['net']['mac']}")
     if restart:
         lost = "no edge has said yet what was lost"
         if restart["lost_outputs"] is not None:

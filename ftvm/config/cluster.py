@@ -13,6 +13,9 @@ from ftvm.networks import NetworkSpec, parse_network
 RESERVED_NODE_NAMES = frozenset({"edge", "authority", "client", "witness"})
 NODES_MIN, NODES_MAX = 2, 8
 
+TAP_MTU_MAX = 4096 - 4 - 18
+"""An entry's largest input, less a frame's length, its Ethernet header and a VLAN tag."""
+
 HEARTBEATS_PER_TIMEOUT_MIN = 3
 """So many heartbeats must fit into the detector's timeout, or a single lost one looks like a death."""
 
@@ -92,6 +95,13 @@ class NodeConfig:
     """The folder with the overlays of the guest's disks. From a file without this key: `run/NAME-disks` beside it."""
     control: Path | None = field(default=None, metadata=readers.path())
     """The Unix socket for `ftvm status` and its like. From a file without this key: `run/NAME.sock` beside it."""
+    tap: str | None = field(default=None, metadata=readers.tap())
+    """This host's TAP interface, `NAME[,bridge=BRIDGE]`: the guest's network card is plugged to that of the live node,
+    and not to the edge. All nodes have one, in the same network; or none has."""
+
+    def tap_network(self) -> NetworkSpec | None:
+        """`tap`, read."""
+        return None if self.tap is None else parse_network(f"tap:{self.tap}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +175,27 @@ class Config:
                 if one is not None:
                     taken[one] = name
 
+        self._check_taps()
         if self.edge.network() is not None and not self.machine.net:
             raise ConfigError("[edge] net: the machine has no network card; set [machine] net = true, or remove it")
         if self.edge.sessions == "break" and self.machine.console == "virtio":
             raise ConfigError('[edge] sessions = "break": a virtio console knows no breaks; set it to "plain"')
+
+    def _check_taps(self) -> None:
+        without = [name for name, node in self.nodes.items() if node.tap is None]
+        if len(without) == len(self.nodes):
+            return
+        if without:
+            raise ConfigError(f"[nodes.{without[0]}] tap: missing, and another node has one; each needs its own")
+        if self.edge.network() is not None:
+            raise ConfigError("[edge] net: the nodes have tap interfaces, and a network card has one plug; remove one")
+        if not self.machine.net:
+            raise ConfigError("[nodes] tap: the machine has no network card; set [machine] net = true, or remove it")
+        if (self.machine.mtu or 0) > TAP_MTU_MAX:
+            raise ConfigError(
+                f"[machine] mtu = {self.machine.mtu}: expected at most {TAP_MTU_MAX} with tap interfaces of the nodes,"
+                " for a frame has to fit into one entry of the log; lower it"
+            )
 
     @property
     def breaks(self) -> bool:

@@ -113,7 +113,7 @@ class GuestConfig:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """The devices that take input from outside and send there, as `ftvm.machine.machine.Machine.streams` has them."""
+        """The devices that take input from outside and send there, as `Machine.streams` has them."""
         present = {"uart0": True, "net0": self.net, "console0": self.console == "virtio"}
         return tuple(device for device, is_there in present.items() if is_there)
 

@@ -135,6 +135,19 @@ def network() -> dict[str, Reader]:
     return text(FORMS, accept)
 
 
+def tap() -> dict[str, Reader]:
+    """A TAP interface as `--net tap:` has it, checked and left as it is."""
+
+    def accept(text: str) -> str:
+        try:
+            parse_network(f"tap:{text}")
+        except ConfigError:
+            raise ValueError from None
+        return text
+
+    return text('a TAP interface as "NAME[,bridge=BRIDGE]"', accept)
+
+
 def publish() -> dict[str, Reader]:
     """An array of published ports, checked and left as they are; in the environment separated by commas."""
 

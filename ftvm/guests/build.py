@@ -23,6 +23,7 @@ SMALL = (
     "hello",
     "htif-fail",
     "htif-pass",
+    "net-echo",
     "scribble",
     "trapstorm",
     "wfi-off",

@@ -24,7 +24,7 @@ from typing import Any
 import xxhash
 
 from ftvm.config import DiskFile
-from ftvm.errors import ConfigError, FtvmError
+from ftvm.errors import ConfigError, ExitCode, FtvmError
 from ftvm.machine.board import DiskConfig
 
 PAGE = 4096
@@ -43,6 +43,12 @@ Progress = Callable[[str], None]
 
 class DiskError(FtvmError):
     """A disk's image or overlay cannot be used: absent, of a wrong size or format, in use, damaged."""
+
+
+class DiskUnavailable(DiskError):
+    """Another machine or program has it, or what is under it fails or is full."""
+
+    exit_code = ExitCode.UNAVAILABLE
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -120,11 +126,11 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def lock(fd: int, how: int, refusal: str) -> None:
-    """Raises `DiskError` with `refusal` where another process holds it."""
+    """Raises `DiskUnavailable` with `refusal` where another process holds it."""
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise DiskError(refusal) from None
+        raise DiskUnavailable(refusal) from None
     except OSError:
         return  # a file system without locks: nothing is known, and nothing refused
 

@@ -122,7 +122,8 @@ class EdgeShell:
             nursery.start_soon(self._flush_loop)
             nursery.start_soon(trio.serve_listeners, self._serve_client, listeners)
             if self._config.edge.control is not None:
-                await nursery.start(serve_control, self._config.edge.control, {"status": self._answer_status, "resize": self._answer_resize})
+                handlers = {"status": self._answer_status, "resize": self._answer_resize}
+                await nursery.start(serve_control, self._config.edge.control, handlers)
             task_status.started(self)
             await self.halted.wait()
             if self._client is not None:

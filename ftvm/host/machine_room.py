@@ -89,8 +89,8 @@ class MachineRoom:
         return ""
 
     async def aclose(self) -> None:
-        """A log whose beginning is still being written is waited for, for `LOG_WAIT_S` at most; and overlays, until they
-        are all written."""
+        """A log whose beginning is still being written is waited for, for `LOG_WAIT_S` at most; and overlays, until
+        they are all written."""
         machine = await self.stop_engine()
         await self._disks.aclose(machine)
         with trio.move_on_after(LOG_WAIT_S, shield=True):

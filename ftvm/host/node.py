@@ -22,14 +22,18 @@ from typing import Any
 import trio
 
 from ftvm.config import Config
-from ftvm.errors import ArbiterError, ExitCode, PeerRefused
+from ftvm.config.machine import MTU_DEFAULT
+from ftvm.errors import ArbiterError, ExitCode, FtvmError, PeerRefused
 from ftvm.host import logs, node_statistics, settings
 from ftvm.host.control import Answer
 from ftvm.host.guest import Guest
 from ftvm.host.links import Links
 from ftvm.host.machine_room import MachineRoom
+from ftvm.host.network import DEVICE as NETWORK
+from ftvm.host.network import open_network
 from ftvm.host.node_disks import NodeDisks
 from ftvm.host.node_statistics import Counters, FailoverTimes, NodeStatistics, Outcome
+from ftvm.host.node_tap import NodeTap
 from ftvm.log.entry import Digest
 from ftvm.replication import codec, effects
 from ftvm.replication.arbitration import State
@@ -66,6 +70,7 @@ class NodeShell:
         self._moved = trio.lowlevel.ParkingLot()
         self._room = MachineRoom(config, name, guest, disks, self, self._counters)
         self.machine_identity = self._room.identity
+        self._tap: NodeTap | None = None
         self._links: Links
         self._nursery: trio.Nursery
         self._core = self._new_core()
@@ -84,6 +89,11 @@ class NodeShell:
         wake = trio.lowlevel.current_trio_token().run_sync_soon
         self._room.open(nursery, partial(wake, self._collect, idempotent=True))
         nursery.start_soon(self._keep_time)
+        if (spec := self._config.node(self._name).tap_network()) is not None:
+            machine = self._config.machine
+            network = open_network(spec, mtu=machine.mtu or MTU_DEFAULT)
+            self._tap = NodeTap(network, machine.mac_address, lambda: self._core, self._hear_frame)
+            nursery.start_soon(self._run_tap, self._tap)
         try:
             ledger = await self._arbiter.read()  # better to hear now that it cannot be asked than at the failover
             held = await self._room.inspect_log()
@@ -101,6 +111,15 @@ class NodeShell:
             raise self._failure
         assert self._outcome is not None
         return self._outcome
+
+    async def _run_tap(self, tap: NodeTap) -> None:
+        try:
+            await tap.run()
+        except FtvmError as error:
+            self.stop(str(error), error.exit_code)
+
+    def _hear_frame(self, data: bytes) -> None:
+        self._event(lambda now: self._core.local_input(NETWORK, data, now))
 
     def stop(self, line: str, code: ExitCode = ExitCode.OK) -> None:
         """End the run; the first reason counts."""
@@ -156,6 +175,8 @@ class NodeShell:
         self._moved.unpark_all()
         if self._outcome is None:
             self._set_timer()
+            if self._tap is not None:
+                self._tap.kick()
 
     def _perform_events(self) -> None:
         while self._events and self._outcome is None:
@@ -180,6 +201,12 @@ class NodeShell:
                 self._nursery.start_soon(self._probe, self._core, peer)
             case effects.Join(peer):
                 self._nursery.start_soon(self._join, peer, self._life)
+            case effects.EmitLocal(_, data):
+                assert self._tap is not None
+                self._tap.emit(data)
+            case effects.LocalLive(_):
+                assert self._tap is not None
+                self._tap.go_live()
             case effects.StartOver(reason):
                 self.note(f"starts over: {reason}")
                 self._nursery.start_soon(self._start_over)
@@ -346,6 +373,7 @@ class NodeShell:
             "log": self._room.describe_log(),
             "machine": self._room.describe_machine(),
             "wire": asdict(self._links.statistics()),
+            "tap": None if self._tap is None else self._tap.describe(),
         }
 
     async def log_digest(self) -> Digest:

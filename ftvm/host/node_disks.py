@@ -58,7 +58,7 @@ class NodeDisks:
             elif stamp.generation < ledger.last_activated:
                 what = f"stale: it was kept up to generation {stamp.generation} of {ledger.last_activated}"
             else:
-                what = f"kept up to tick {stamp.tick} only, for this node was not there when the machine was powered off"
+                what = f"kept up to tick {stamp.tick} only: this node was not there when the machine was powered off"
             raise DiskError(
                 f"{overlay.path}: {what}; start a node that was live or a shadow then, or `--force` begins with it"
             )
@@ -104,14 +104,13 @@ class NodeDisks:
         self.tend(writer.generation)
 
     def describe(self) -> dict[str, Any]:
-        """For `ftvm status`."""
-        if self.writer is None:
-            return {"count": self._disks, "written_tick": None, "trouble": ""}
+        """For `ftvm status`. `blocks`: how many each overlay holds, as of `written_tick`."""
+        writer = self.writer
         return {
             "count": self._disks,
-            "written_tick": self.writer.written_tick,
-            "overlays": self._overlays.blocks if self._overlays else [],
-            "trouble": self.writer.trouble,
+            "blocks": [] if self._overlays is None else self._overlays.blocks,
+            "written_tick": None if writer is None else writer.written_tick,
+            "trouble": "" if writer is None else writer.trouble,
         }
 
 
@@ -125,7 +124,7 @@ def open_node_disks(config: Config, node: str, guest: Guest) -> NodeDisks:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise DiskError(f"{folder}: {error.strerror}; set [nodes.{node}] disks to a folder that can be written") from None
+        raise DiskError(f"{folder}: {error.strerror}; set [nodes.{node}] disks to a folder of its own") from None
     paths: list[Path | None] = [
         None if disk.read_only else folder / f"disk{number}.overlay" for number, disk in enumerate(config.machine.disks)
     ]

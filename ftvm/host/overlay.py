@@ -28,7 +28,7 @@ from pathlib import Path
 
 import xxhash
 
-from ftvm.host.disk import DiskError, lock, open_file
+from ftvm.host.disk import DiskError, DiskUnavailable, lock, open_file
 from ftvm.machine.board import DiskConfig
 
 BLOCK = 4096
@@ -250,8 +250,8 @@ class Overlay:
         except OSError as error:
             raise self._failed(error) from None
 
-    def _failed(self, error: OSError) -> DiskError:
-        return DiskError(f"{self.path}: cannot be written: {error.strerror}; make room on that disk, and start again")
+    def _failed(self, error: OSError) -> DiskUnavailable:
+        return DiskUnavailable(f"{self.path}: cannot be written: {error.strerror}; make room there, and start again")
 
     def close(self) -> None:
         """What was not flushed may be lost. A file that nothing was flushed to is removed again."""

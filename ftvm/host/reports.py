@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ftvm.log.entry import Entry
@@ -11,6 +12,10 @@ from ftvm.machine.output import Output
 
 if TYPE_CHECKING:
     from ftvm.machine.transfer import TransferStatistics
+
+OUTPUT_SIZE_MAX = 1 << 18
+"""Bytes of one output that is reported: what a guest sends to its network card at once may be far more than fits into
+one message to the edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +92,16 @@ class Failed:
 
 
 Report = Executed | Followed | Copied | CopyFinished | CopyFailed | Quiesced | WentLive | Halted | Diverged | Failed
+
+
+def in_pieces(outputs: Iterable[Output]) -> tuple[Output, ...]:
+    """The same outputs, none larger than `OUTPUT_SIZE_MAX`."""
+    pieces: list[Output] = []
+    for output in outputs:
+        if len(output.data) <= OUTPUT_SIZE_MAX:
+            pieces.append(output)
+            continue
+        for at in range(0, len(output.data), OUTPUT_SIZE_MAX):
+            data = output.data[at : at + OUTPUT_SIZE_MAX]
+            pieces.append(replace(output, offset=output.offset + at, data=data))
+    return tuple(pieces)

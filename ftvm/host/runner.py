@@ -17,7 +17,17 @@ from ftvm.errors import FtvmError, SnapshotError
 from ftvm.host.copying import MachineCopy
 from ftvm.host.disk_keeping import DiskDuty, OverlayWriter
 from ftvm.host.pacing import Pacer
-from ftvm.host.reports import CopyFailed, Diverged, Executed, Followed, Halted, Quiesced, Report, WentLive
+from ftvm.host.reports import (
+    CopyFailed,
+    Diverged,
+    Executed,
+    Followed,
+    Halted,
+    Quiesced,
+    Report,
+    WentLive,
+    in_pieces,
+)
 from ftvm.log.entry import (
     ENTROPY_SIZE_MAX,
     INPUT_SIZE_MAX,
@@ -33,6 +43,7 @@ from ftvm.log.entry import (
     Resize,
 )
 from ftvm.machine.machine import Machine, StopReason
+from ftvm.machine.output import NET
 
 NS_PER_S = 1_000_000_000
 IDLE_WAIT_MAX_S = 3600.0
@@ -218,7 +229,7 @@ class Runner:
             self._log(entries, self._new_digest())
         if machine.tick > self.last_entry_tick:
             self._log(entries, Horizon(machine.tick))
-        outputs = tuple(machine.take_outputs())
+        outputs = in_pieces(machine.take_outputs())
         if entries or outputs:
             self._report(Executed(machine.tick, tuple(entries), outputs))
         self.disks.look(lent=lent)
@@ -250,13 +261,19 @@ class Runner:
         self._pending.setdefault(item.device, deque()).append(item)
         self._pending_size += len(item.data)
 
+    def _room_for(self, item: Input) -> int:
+        """How much of this input the machine takes now. A frame that fits into an entry is not cut: whoever goes on
+        from the log must not begin in the middle of one."""
+        room = self._machine.input_room(item.device)
+        return room if item.device != NET or room >= min(len(item.data), INPUT_SIZE_MAX) else 0
+
     def _has_deliverable_input(self) -> bool:
-        return any(queue and self._machine.input_room(device) > 0 for device, queue in self._pending.items())
+        return any(queue and self._room_for(queue[0]) > 0 for queue in self._pending.values())
 
     def _deliver_inputs(self, entries: list[Entry]) -> None:
         machine = self._machine
         for device, queue in self._pending.items():
-            while queue and (room := machine.input_room(device)) > 0:
+            while queue and (room := self._room_for(queue[0])) > 0:
                 item = queue.popleft()
                 self._pending_size -= len(item.data)
                 expected = machine.input_offset(device)
@@ -341,7 +358,7 @@ class Runner:
             self.backlog.popleft()
             self.last_entry_tick = entry.tick
             self._pos += 1
-        outputs = tuple(machine.take_outputs())
+        outputs = in_pieces(machine.take_outputs())
         if not self._diverged and (self._pos > pos or outputs):
             self._report(Followed(self._pos, machine.tick, outputs))
         self.disks.look(lent=lent)
@@ -360,7 +377,7 @@ class Runner:
             if reason is StopReason.ATTENTION and self._interrupted():
                 return False
             if reason is StopReason.OUTPUT:
-                self._report(Followed(self._pos, machine.tick, tuple(machine.take_outputs())))
+                self._report(Followed(self._pos, machine.tick, in_pieces(machine.take_outputs())))
         return True
 
     def _diverge(self, why: str) -> None:

@@ -33,6 +33,7 @@ def of_core(config: Config, node: str, memory_mib: int) -> ReplicationConfig:
         peers=config.peers_of(node),
         machine=config.machine.name,
         devices=config.machine.streams,
+        local_devices=("net0",) if any(one.tap is not None for one in config.nodes.values()) else (),
         timeout_ns=replication.detector_timeout_ms * NS_PER_MS,
         heartbeat_ns=int(replication.detector_timeout_ms * NS_PER_MS / SESSION_BEATS_PER_TIMEOUT),
         lag_ticks_max=replication.lag_max_ms * TICKS_PER_MS_MAX,

@@ -34,7 +34,6 @@ TREE_END_MAX = 1024 * MIB
 INITRD_DISTANCE_MAX = 128 * MIB
 PAGE = 4096
 
-_STCE = -(1 << 63)
 _PMP_NAPOT_RWX = 0x1F
 _PMP_ALL = (1 << 54) - 1
 
@@ -80,7 +79,8 @@ def _load_program(data: bytes, ram_bytes: int, offset: int) -> Program:
         return load_elf(data, ram_bytes)
     if len(data) > ram_bytes - offset:
         raise ImageError(
-            f"the raw image has {len(data)} bytes, RAM only {ram_bytes}: give the machine more memory (ram_mib)"
+            f"the raw image has {len(data)} bytes, RAM only {ram_bytes}: "
+            "give the machine more memory (--ram or ram_mib)"
         )
     return Program(RAM_BASE + offset, (_segment(offset, data),))
 
@@ -162,7 +162,7 @@ def _too_small(what: str, end: int, ram_bytes: int) -> ImageError:
     text = f"the {what} not fit into {ram_bytes // MIB} MiB of RAM"
     if end + TREE_ALIGNMENT > TREE_END_MAX or ram_mib > RAM_MIB_MAX:
         return ImageError(f"{text}, nor into the first GiB of a larger one: make them smaller")
-    return ImageError(f"{text}: give the machine {ram_mib} MiB or more (ram_mib)")
+    return ImageError(f"{text}: give the machine {ram_mib} MiB or more (--ram or ram_mib)")
 
 
 def _check_apart(parts: list[tuple[str, Program]]) -> None:
@@ -187,7 +187,7 @@ def kernel_words(entry: int, tree: int) -> tuple[tuple[int, int], ...]:
         (s.FIRMWARE, 1),
         (s.MEDELEG, s.MEDELEG_WRITABLE & ~(1 << s.CAUSE_ECALL_U + s.SUPERVISOR)),
         (s.MIDELEG, s.MIDELEG_WRITABLE),
-        (s.MENVCFG, _STCE),
+        (s.MENVCFG, s.MENVCFG_STCE),
         (s.STIMECMP, -1),
         (s.PMPCFG, _PMP_NAPOT_RWX),
         (s.PMPADDR, _PMP_ALL),

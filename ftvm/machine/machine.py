@@ -166,6 +166,7 @@ class Machine:
     def _assemble(self, board: BoardConfig, image: bytes, disks: Sequence["DiskBacking"]) -> None:
         assert tuple(disk.config for disk in disks) == board.disks, "the board has other disks"
         # Here and not above: what imports this module need not wait half a second for numba.
+        from ftvm.machine.devices.virtio.slots import configure
         from ftvm.machine.hart.kernel import prepare
         from ftvm.machine.memory import Memory
         from ftvm.machine.streams import Streams
@@ -182,7 +183,9 @@ class Machine:
         self._serve = kernel.serve
         self._control[c.FAST_CORE_POINTER] = kernel.fast_core
         self._control[c.EXACT_CORE_POINTER] = kernel.exact_core
+        self._control[c.FLOAT_POINTER] = kernel.float_execute
         self._address = self._control.ctypes.data
+        self._configure_slots = configure
         self._streams = Streams(board, self._memory, self._call)
 
     def _watch_tohost(self) -> None:
@@ -210,6 +213,7 @@ class Machine:
             state[index] = value
         configure(state, self.board, memory.ram_bytes)
         self._call(c.DO_RESET_DEVICES)
+        self._configure_slots(state, self.board, memory.ram_bytes)
         self._watch_tohost()
 
     def _call(self, command: int, *arguments: int) -> int:

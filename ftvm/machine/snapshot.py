@@ -190,6 +190,7 @@ def check_state(state: NDArray[np.int64], board: BoardConfig) -> None:
 
     ram_bytes = board.ram_mib << 20
     ram_last = RAM_BASE + ram_bytes - 8
+    check_slots(state, board, ram_bytes)
     stream_max = TICK_MAX
     ranges = [
         ("x0", s.X, 0, 0),

@@ -14,8 +14,9 @@ from ftvm.errors import ArbiterError, LogError, ProtocolError
 from ftvm.log.codec import CELLS_MAX, decode_entries, encode_entries
 from ftvm.replication import messages as m
 
-MESSAGE_SIZE_MAX = 4 * 1024 * 1024
-"""Bytes of one encoded message: a Snapshot's last chunk beside all retained outputs is the largest."""
+MESSAGE_SIZE_MAX = 64 * 1024 * 1024
+"""Bytes of one encoded message: a Snapshot's last chunk beside all retained outputs is the largest, and a network card
+says up to 32 MiB before anybody can stop it."""
 
 NAME_SIZE_MAX = 64
 MEMBERS_MAX = 32

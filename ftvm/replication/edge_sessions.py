@@ -79,7 +79,9 @@ class EdgeSessions:
     def go_live(self) -> None:
         """This node holds a new generation: whatever was attached has to attach to it."""
         if not self._injected:
-            self._injected = dict(self._replica.gate.logged())
+            local = self._replica.config.local_devices
+            logged = self._replica.gate.logged()
+            self._injected = {device: offset for device, offset in logged.items() if device not in local}
         self.live = True
         self.take_input()
 
@@ -110,7 +112,7 @@ class EdgeSessions:
             return
         replica, gate, edge = self._replica, self._replica.gate, self.attached
         gen = replica.generation
-        for piece in gate.release():
+        for piece in gate.release(self._injected):
             message = Output(gen, self._stream(piece.device), piece.offset, piece.data, piece.is_break)
             replica.emit(SendEdge(edge, message))
         for device, told in self._told.items():
@@ -238,6 +240,7 @@ class EdgeSessions:
         if message.outputs_have > gate.output_end(device):
             raise ProtocolError(f"the edge confirms more of {message.stream} than this machine ever said")
         gate.confirm(device, message.outputs_have)
+        self.release()
         if not self.takes_input:
             return
         expected = self._injected[device]
@@ -263,5 +266,6 @@ class EdgeSessions:
     def _epitaph(self) -> Halted:
         gate = self._replica.gate
         outputs = {self._stream(device): gate.output_end(device) for device in self._injected}
-        inputs = {self._stream(device): offset for device, offset in gate.logged().items()}
+        logged = gate.logged()
+        inputs = {self._stream(device): logged[device] for device in self._injected}
         return Halted(self._replica.generation, outputs, inputs)

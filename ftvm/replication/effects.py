@@ -147,6 +147,22 @@ class InjectResize:
 
 
 @dataclass(frozen=True, slots=True)
+class EmitLocal:
+    """To a device whose world this node reaches by itself, as long as `Node.lease_until_ns` is not over. It counts as
+    had: what cannot be emitted is lost."""
+
+    device: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLive:
+    """From here on this node is where the device's world finds it: to be announced there."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class InjectControl:
     """For the live engine: to be applied and logged at the next slice end."""
 
@@ -229,6 +245,8 @@ Effect = (
     | GoLive
     | InjectInput
     | InjectControl
+    | EmitLocal
+    | LocalLive
     | InjectResize
     | Throttle
     | Quiesce

@@ -298,6 +298,24 @@ class Node(Planned):
             self._power_off()
         return self._leave()
 
+    # ---- the world of local devices
+
+    @property
+    def lease_until_ns(self) -> int:
+        """What `EmitLocal` says may be emitted before this time."""
+        return self._primary.local.lease_until_ns
+
+    def local_room(self, device: str) -> int:
+        """How many units of input this local device takes now."""
+        return self._primary.local.room(device) if self._primary.edges.takes_input else 0
+
+    def local_input(self, device: str, data: bytes, now_ns: int) -> list[Effect]:
+        """From the world. What there is no room for is lost."""
+        self._enter(now_ns)
+        if self._state is not State.OVER and len(data) <= self.local_room(device):
+            self._primary.local.inject(device, data)
+        return self._leave()
+
     # ---- time
 
     def next_timer_ns(self) -> int | None:

@@ -21,6 +21,12 @@ from ftvm.replication.messages import Offsets, Piece
 PIECE_BYTES = 64
 """What a retained piece weighs beside its data, so that very many small ones are bounded too."""
 
+PIECE_SIZE_MAX = 64 * 1024
+"""A network card says megabytes at one blow: they are kept, and sent, in parts of this size."""
+
+RELEASED_MAX = 1 << 20
+"""Units of a device that are on their way to an edge, not confirmed: less than a session's queue holds."""
+
 
 @dataclass(slots=True)
 class _Stream:
@@ -57,10 +63,9 @@ class OutputGate:
 
     def produce(self, outputs: Iterable[OutputLike]) -> None:
         """The machine said this; everything it follows from is logged."""
-        for output in outputs:
-            stream = self._streams[output.device]
-            assert output.offset == stream.end, "an output stream has a gap"
-            piece = Piece(output.device, output.offset, output.data, output.is_break)
+        for piece in _pieces(outputs):
+            stream = self._streams[piece.device]
+            assert piece.offset == stream.end, "an output stream has a gap"
             stream.end += len(piece.data)
             stream.waiting.append((self.end, piece))
             self.retained_bytes += PIECE_BYTES + len(piece.data)
@@ -109,10 +114,13 @@ class OutputGate:
         stream.waiting.extendleft(reversed(stream.released))
         stream.released.clear()
 
-    def release(self) -> Iterator[Piece]:
-        """What is committed and has not gone out in this edge session; from now on it has."""
-        for stream in self._streams.values():
-            while stream.waiting and stream.waiting[0][0] <= self.committed:
+    def release(self, devices: Iterable[str] | None = None) -> Iterator[Piece]:
+        """What is committed and has not gone out in this edge session, as far as `RELEASED_MAX` allows; from now on it
+        has. After a confirmation there may be more. Of these devices; None: of all."""
+        for device in self._streams if devices is None else devices:
+            stream = self._streams[device]
+            end = stream.confirmed + RELEASED_MAX
+            while stream.waiting and stream.waiting[0][0] <= self.committed and stream.waiting[0][1].offset < end:
                 held = stream.waiting.popleft()
                 stream.released.append(held)
                 yield held[1]
@@ -152,3 +160,10 @@ class OutputGate:
             self.produce([piece])
         for stream in self._streams.values():
             stream.unacked.append((pos, stream.logged))
+
+
+def _pieces(outputs: Iterable[OutputLike]) -> Iterator[Piece]:
+    for output in outputs:
+        for start in range(0, len(output.data), PIECE_SIZE_MAX):
+            part = output.data[start : start + PIECE_SIZE_MAX]
+            yield Piece(output.device, output.offset + start, part, output.is_break)

@@ -18,6 +18,7 @@ from ftvm.replication.edge_sessions import EdgeSessions
 from ftvm.replication.effects import CancelCopy, CloseSession, CopyMachine, Note, Send, Throttle
 from ftvm.replication.events import OutputLike
 from ftvm.replication.failure_detector import FailureDetector
+from ftvm.replication.local_streams import LocalStreams
 from ftvm.replication.messages import (
     Ack,
     HandOver,
@@ -74,6 +75,7 @@ class Primary:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self.edges = EdgeSessions(replica)
+        self.local = LocalStreams(replica)
         self.followers: dict[int, Follower] = {}
         self.committing = False
         """Off while a generation is being claimed: the gate stands where it stood."""
@@ -263,6 +265,7 @@ class Primary:
                         self._send(follower, log)
                     if follower.stage is Stage.FOLLOWING:
                         follower.backlog_bytes += weight
+            self.local.sent(replica.now_ns)
             self._drop_hopeless_joiners()
         self.commit()
 
@@ -281,6 +284,7 @@ class Primary:
             while self._weights and self._weights[0][0] <= gate.committed:
                 self._unacked_bytes -= self._weights.popleft()[1]
             self.edges.release()
+            self.local.release()
 
     def vouch(self) -> None:
         """An edge that does not know where its streams stand is told once every member has said, after it asked, that

@@ -16,6 +16,8 @@ class ReplicationConfig:
     name: str
     peers: tuple[str, ...]
     devices: tuple[str, ...] = ("uart0",)
+    local_devices: tuple[str, ...] = ()
+    """Those of `devices` that no edge serves: each node reaches their world by itself. The same on all nodes."""
     machine: str = "machine"
     timeout_ns: int = 200 * MILLISECOND_NS
     """T: so long a silent peer is waited for."""
@@ -65,6 +67,8 @@ class Replica:
     arbiter says is current; the one exception is a record of its own primary that names it."""
     boot: int = 0
     """The generation in which the machine was started cold: part of every stream id."""
+    now_ns: int = 0
+    """When the current event happened."""
     tick: int = 0
     """Of the newest entry, for who executes; how far it has executed, for a shadow."""
     effects: list[Effect] = field(default_factory=list)

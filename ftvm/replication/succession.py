@@ -94,6 +94,7 @@ class Succession(ABC):
         self._ledger = Ledger()
         self._halt: Halt | None = None
         self._now_ns = 0
+        self._asked_ns = 0
         self._since_ns = 0
         self._probe_at_ns = 0
         self._holder_seen_ns = 0
@@ -170,6 +171,7 @@ class Succession(ABC):
     def _end(self, last: Exit | StartOver) -> None:
         self._step(Cause.ENDED)
         self._claimant.drop()
+        self._primary.local.fall_silent()
         self._primary.edges.fall_silent()
         self._replica.emit(last)
 
@@ -191,6 +193,7 @@ class Succession(ABC):
         self._ask(claim)
 
     def _ask(self, request: Claim | Activate) -> None:
+        self._asked_ns = self._now_ns
         self._replica.emit(AskArbiter(self._claimant.ask(request, self._now_ns)))
 
     def _probe(self, *peers: str) -> None:
@@ -264,6 +267,7 @@ class Succession(ABC):
         self._shadow.detach("the next generation was lost")
         for follower in list(self._primary.followers.values()):
             self._primary.close(follower, "the next generation was lost")
+        self._primary.local.fall_silent()
         self._primary.edges.fall_silent()
         self._primary.running = False
         self._primary.committing = False
@@ -306,6 +310,7 @@ class Succession(ABC):
         self._step(Cause.ACCOMPANIED if self._keep else Cause.ALONE)
         primary.running = True
         primary.edges.go_live()
+        primary.local.go_live(self._asked_ns)
         self._edgeless_since_ns = self._now_ns
         if {member.life for member in primary.members()} != set(self._keep):
             # Who stays by the record may claim; that it was lost meanwhile takes another generation.
@@ -360,7 +365,7 @@ class Succession(ABC):
             self._shadow.detector.excuse(excused_ns)
             for follower in self._primary.followers.values():
                 follower.detector.excuse(excused_ns)
-        self._now_ns = max(self._now_ns, now_ns)
+        self._now_ns = self._replica.now_ns = max(self._now_ns, now_ns)
         self._was_over = self._state is State.OVER
 
     def _leave(self) -> list[Effect]:

@@ -108,7 +108,7 @@ def test_a_disk_that_another_machine_writes_is_one_line(disk: Path) -> None:
     image = open_disk(DiskFile(image=disk))
     overlay = open_overlay(Path(f"{disk}.overlay"), image.config, "ftvm-run")
     done = ftvm("run", guest("devices"), "--disk", disk, typed=b"o\n")
-    assert done.returncode == ExitCode.USAGE
+    assert done.returncode == ExitCode.UNAVAILABLE
     assert "in use by another machine" in one_line(done)
     assert ftvm("run", guest("devices"), "--disk", f"{disk},snapshot", typed=b"o\n").returncode == 0
     overlay.close()

@@ -12,6 +12,7 @@ from tests.differential.minimise import minimise
 from tests.machine.assembler import listing
 from tests.machine.engines import SMALL_BOARD
 from tests.machine.machine_programs import generate_machine
+from tests.machine.paged_programs import generate_paged
 from tests.machine.programs import BASE, Program
 
 CUTS = ((40, 1200), (5, 5000), (1, 9000))
@@ -103,10 +104,13 @@ def compare(program: Program, plan: Plan) -> list[str]:
     return []
 
 
-def machine_campaign(seeds: Sequence[int], length: int) -> Iterator[str | None]:
+GENERATORS = {"machine": generate_machine, "paged": generate_paged}
+
+
+def machine_campaign(seeds: Sequence[int], length: int, level: str = "machine") -> Iterator[str | None]:
     """For each seed a report, or None when kernel and reference agree at every stop."""
     for seed in seeds:
-        program, plan = generate_machine(seed, length), plan_of(seed)
+        program, plan = GENERATORS[level](seed, length), plan_of(seed)
         if not compare(program, plan):
             yield None
             continue
@@ -115,5 +119,5 @@ def machine_campaign(seeds: Sequence[int], length: int) -> Iterator[str | None]:
         smallest = minimise(program, lambda candidate, fails=fails: bool(compare(candidate, fails)))
         lines = [f"seed {seed}: kernel and reference differ", *compare(smallest, fails)[:20]]
         lines += [f"entries: {plan.entries}", listing(list(smallest.words), BASE, smallest.body)]
-        again = f"again: python -m tests.differential --level machine --seed {seed} --programs 1 --length {length}"
+        again = f"again: python -m tests.differential --level {level} --seed {seed} --programs 1 --length {length}"
         yield "\n".join([*lines, again])

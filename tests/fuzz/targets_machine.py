@@ -1,7 +1,9 @@
-"""A machine's state: as a snapshot in a log, and as the parts of a copy that a peer sends."""
+"""A machine's state: as a snapshot in a log, and as the parts of a copy that a peer sends. Its devices: what a driver
+in the guest does to them."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from unittest.mock import patch
 
 import numpy as np
@@ -14,6 +16,7 @@ from ftvm.machine.snapshot import decode_snapshot, encode_snapshot
 from ftvm.machine.transfer import Incoming, Outgoing
 from tests.fuzz.harness import MIB, Target
 from tests.fuzz.mutate import join_parts, mutate_msgpack, mutate_parts, split_parts
+from tests.machine.virtio.wild import compile_all, play
 
 BOARD = BoardConfig(ram_mib=1)
 CODE = b"\x13\0\0\0" * 64
@@ -89,6 +92,16 @@ def _run_copy(data: bytes) -> None:
     incoming.finish(last)
 
 
+def _drivers(chance: random.Random) -> list[bytes]:
+    return [chance.randbytes(chance.randrange(20, 1500)) for _ in range(20)]
+
+
+@contextmanager
+def _compiled() -> Iterator[None]:
+    compile_all()
+    yield
+
+
 TARGETS: Sequence[Target] = (
     Target("snapshots", _run_snapshot, (SnapshotError,), _snapshots, memory_base=8 * MIB, size_max=20_000, weight=4),
     Target(
@@ -122,6 +135,16 @@ TARGETS: Sequence[Target] = (
         surroundings=lambda: patch("ftvm.machine.transfer.xxhash.xxh3_64_intdigest", _unsealed),
         memory_base=MACHINE_SIZE_MAX,
         size_max=400_000,
+        weight=10,
+    ),
+    Target(
+        "virtio-drivers",
+        play,
+        (),
+        _drivers,
+        surroundings=_compiled,
+        memory_base=192 * MIB,
+        size_max=4000,
         weight=10,
     ),
 )

@@ -1,6 +1,7 @@
 """What users, their files and clients give: configuration, images, the control socket, RESP, bytes for the guest."""
 
 import contextlib
+import gzip
 import json
 import random
 import socket
@@ -18,9 +19,11 @@ from ftvm.errors import ConfigError, ImageError
 from ftvm.guests import path as guest_path
 from ftvm.host.control import LINE_SIZE_MAX, Answer, serve_control
 from ftvm.machine.board import RAM_BASE, BoardConfig
+from ftvm.machine.boot import LINUX_OFFSET, BootBundle
 from ftvm.machine.image import load_image
 from tests.fuzz.harness import MIB, Target
 from tests.fuzz.mutate import mutate_json, mutate_lines, mutate_parts
+from tests.machine.test_boot import linux
 
 # ---- machine.toml
 
@@ -95,6 +98,31 @@ def _mutate_head(chance: random.Random, data: bytes) -> bytes:
     if at + width <= len(changed):
         number = chance.choice((0, 1, 0xFF, len(data), RAM_BASE, RAM_BASE + RAM_BYTES, (1 << 64) - 1, 1 << 63))
         changed[at : at + width] = (number & ((1 << 8 * width) - 1)).to_bytes(width, "little")
+    return bytes(changed)
+
+
+def _bundles(_chance: random.Random) -> list[bytes]:
+    """A kernel by its header, one as ELF and one gzipped, with firmware and without."""
+    kernel = linux(200, image_size=8192)
+    elf = guest_path("hello").read_bytes()[:8192]
+    bundles = (
+        BootBundle(b"\x73" * 40, kernel, b"initrd", "quiet"),
+        BootBundle(kernel=gzip.compress(kernel), initrd=bytes(5000)),
+        BootBundle(bios=elf),
+        BootBundle(kernel=elf, append="console=ttyS0"),
+    )
+    return [bundle.encode() for bundle in bundles]
+
+
+def _mutate_bundle(chance: random.Random, data: bytes) -> bytes:
+    """Sizes of the parts, and the fields of the headers that they start with."""
+    changed = bytearray(data)
+    sizes = [int.from_bytes(data[at : at + 8], "little") for at in range(16, 48, 8)]
+    part = 48 + sum(sizes[: chance.randrange(4)])
+    at = chance.choice((16, part)) + 8 * chance.randrange(8)
+    number = chance.choice((*sizes, 0, 1, len(data), LINUX_OFFSET, RAM_BYTES, RAM_BASE, (1 << 64) - 1, 1 << 63))
+    if at + 8 <= len(changed):
+        changed[at : at + 8] = number.to_bytes(8, "little")
     return bytes(changed)
 
 
@@ -275,6 +303,7 @@ _TOML_FILE, _CONTROL, _GUEST = _Toml(), _Control(), _Guest()
 TARGETS: Sequence[Target] = (
     Target("toml", _TOML_FILE.run, (ConfigError,), _tomls, (mutate_lines,), surroundings=_TOML_FILE.folder, weight=5),
     Target("images", _run_image, (ImageError,), _images, (_mutate_head,), size_max=200_000, weight=5),
+    Target("bundles", _run_image, (ImageError,), _bundles, (_mutate_bundle,), size_max=50_000, weight=5),
     Target(
         "control",
         _CONTROL.run,

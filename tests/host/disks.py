@@ -1,10 +1,14 @@
-"""Images and overlays for tests."""
+"""Images and overlays for tests, and the guest that uses them."""
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 from ftvm.config import DiskFile
+from ftvm.demo.guests import BareGuest
+from ftvm.demo.stage import Stage, prepare
 from ftvm.host.disk import DiskImage, open_disk
+from tests.host.pair import RAM_MIB, SETTINGS, image
 
 BLOCK = 4096
 BLOCKS = 40
@@ -19,3 +23,19 @@ def make_image(folder: Path, name: str = "disk.img", *, blocks: int = BLOCKS, od
 
 def opened(path: Path, *, read_only: bool = False) -> DiskImage:
     return open_disk(DiskFile(image=path, read_only=read_only))
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceGuest(BareGuest):
+    """The guest `devices`; `keys` are those of `[machine]` that give it some."""
+
+    keys: str = ""
+
+    def install(self, folder: Path) -> str:
+        return BareGuest.install(self, folder) + self.keys
+
+
+def device_stage(folder: Path, keys: str) -> Stage:
+    """With nothing started yet."""
+    guest = DeviceGuest(image("devices"), RAM_MIB, "plain", keys)
+    return Stage(folder, prepare(folder, guest, replication=SETTINGS))

@@ -204,7 +204,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_flush(tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(DiskError, match="No space left on device; make room"):
+    with pytest.raises(DiskError, match="No space left on device; make room there"):
         overlay.write([(2 * BLOCK, block(2))])
     monkeypatch.undo()
     overlay.close()

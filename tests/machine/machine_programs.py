@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from ftvm.machine.board import CLINT_BASE, PLIC_BASE, ROM_BASE, UART_BASE, UART_IRQ
 from ftvm.machine.hart.encodings import BY_NAME, CSRS, ENCODINGS
-from tests.machine.programs import BASE, BY_FORMAT, POINTERS, Generator, Program
+from tests.machine.float_operands import ARITHMETIC
+from tests.machine.programs import BASE, BITS, BY_FORMAT, COMPUTE, POINTERS, Generator, Program
 
 MTIMECMP, PLIC_CLAIM = CLINT_BASE + 0x4000, PLIC_BASE + 0x20_0004
 DEVICES = (CLINT_BASE, MTIMECMP, CLINT_BASE + 0xBFF8, PLIC_BASE, PLIC_CLAIM - 4, UART_BASE, ROM_BASE, BASE + (1 << 20))
@@ -22,6 +23,7 @@ class MachineGenerator(Generator):
     """x11 points to RAM's end and x12 to a device; x13 is the handlers' scratch register."""
 
     level = "machine"
+    computations = COMPUTE + BITS
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -29,6 +31,8 @@ class MachineGenerator(Generator):
 
     def _set_up(self) -> None:
         random = self.random
+        if random.randrange(8):
+            self._allow_everything()
         self._handler("m", "s")
         self._handler("s", "m")
         if random.randrange(2):
@@ -37,7 +41,16 @@ class MachineGenerator(Generator):
         if random.randrange(4):
             self._enable_device_interrupts()
         self._set_csr("mie", random.choice((0, 0xAAA, random.getrandbits(12))))
-        self._set_csr("mstatus", random.choice((0, 0xA, 0x1888, 0x88)) | random.getrandbits(1) << 21)
+        floating_point = random.choice((0, 1, 2, 3, 3)) << 13
+        self._set_csr("mstatus", random.choice((0, 0xA, 0x1888, 0x88)) | random.getrandbits(1) << 21 | floating_point)
+
+    def _allow_everything(self) -> None:
+        """By the last PMP entry: without any, S and U mode may do nothing."""
+        self.asm("addi", rd=2, rs1=0, imm=-1)
+        self.asm("csrrw", csr="pmpaddr15", rs1=2)
+        self.asm.li(2, 0x1F)
+        self.asm("slli", rd=2, rs1=2, imm=56)
+        self.asm("csrrw", csr="pmpcfg2", rs1=2)
 
     def _set_csr(self, name: str, value: int) -> None:
         self.asm.li(2, value)
@@ -69,6 +82,7 @@ class MachineGenerator(Generator):
         asm("blt", rs1=13, rs2=0, imm=f"{mode}interrupt")
         asm("addi", rd=13, rs1=13, imm=-1)
         asm("beq", rs1=13, rs2=0, imm=f"{mode}again")
+        self._handle_more(mode)
         asm("csrrs", rd=13, csr=f"{mode}epc")
         asm("addi", rd=13, rs1=13, imm=self.random.choice((2, 4)))
         asm("csrrw", csr=f"{mode}epc", rs1=13)
@@ -94,6 +108,9 @@ class MachineGenerator(Generator):
         asm("jal", imm="body")
         asm.label(f"{mode}after")
 
+    def _handle_more(self, mode: str) -> None:
+        """In a handler, with the cause of an exception less 1 in x13: nothing."""
+
     def _epilogue(self) -> None:
         self.asm("jal", imm="body")
 
@@ -108,6 +125,7 @@ class MachineGenerator(Generator):
             self._enable: 3,
             self._wait: 1,
             self._enter: 3,
+            self._any_float: 10,
         }
         return super()._kinds() | machine
 
@@ -126,6 +144,10 @@ class MachineGenerator(Generator):
         for field in encoding.fields.values():
             word |= field.insert(field.extract(self.random.getrandbits(32)))
         self.asm.word(word)
+
+    def _any_float(self) -> None:
+        """On any registers: singles that are not NaN-boxed, and the rounding modes that the CSRs came to hold."""
+        self._draw(ARITHMETIC)
 
     def _garbage(self) -> None:
         word = self.random.getrandbits(32)

@@ -1,290 +1,208 @@
-"""Random programs in S and U mode behind Sv39, whose page tables change under them and are hardly ever fenced.
+"""Random programs under Sv39 and PMP: page tables that change without a fence, in all modes, over the borders of pages.
 
-A window of pages is mapped by tables that the program edits: by plain stores, by AMOs that clear A and D, through the
-window itself, one level or another, superpages among them. It loads, stores, calls and jumps to U mode there. What it
-meets, A and D bits included, it adds to x10.
+The first MiB is mapped twice, page by page: where it is, for S mode, and at 0x4000_0000 for U mode. Tables are mapped
+like everything else, so that a program can store into them by a virtual address. Whatever becomes of the mapping, the
+handler of page faults in M mode repairs the pages of code.
 """
 
-from random import Random
+from collections.abc import Callable
+from dataclasses import replace
 
-from ftvm.machine.board import RAM_BASE, BoardConfig
-from ftvm.machine.hart import state as s
-from ftvm.machine.hart.encodings import encode
-from tests.machine.assembler import Assembler, to_bytes
+from ftvm.machine.hart.encodings import BY_NAME, CSRS
+from tests.machine.machine_programs import MachineGenerator
+from tests.machine.programs import BASE, BY_FORMAT, DATA_OFFSET, DATA_SIZE, PAGE, Program
 
-BOARD = BoardConfig(ram_mib=4)
-WINDOW = 0x4000_0000
-PAGES = 8
-BODY, TABLES, DATA = 0x1000, 0x10000, 0x18000
-"""Offsets in RAM, which S mode also sees where it lies."""
-ROOTS, MIDDLES, LEAVES = (0x0, 0x1000), (0x2000, 0x3000), (0x4000, 0x5000)
-"""Two tables of each level, from TABLES on."""
-VALID, ALL = s.PTE_V, s.PTE_V | s.PTE_R | s.PTE_W | s.PTE_X | s.PTE_A | s.PTE_D
-SUM, WATCH, TEMP, OTHER, RA = 10, 11, 5, 6, 1
-WINDOW_AT, TABLES_AT, DATA_AT, RAM_AT = 8, 9, 18, 19
-ROUTINE, USER_ROUTINE, LAST_HALFWORD = 2, 6, 0xFFE
-"""Where a page of data can be entered: at its last halfword an instruction begins that ends in the next page."""
-
-
-def entry(offset: int, flags: int) -> int:
-    """A page-table entry for this offset in RAM."""
-    return (RAM_BASE + offset) >> 12 << s.PTE_PPN_LSB | flags
+TABLES = BASE + DATA_OFFSET + DATA_SIZE
+ROOT, DIRECTORY, PAGES, USER_DIRECTORY, USER_PAGES = (TABLES + PAGE * n for n in range(5))
+"""The root; then, for each of the two mappings, a directory and the table of its 4 KiB pages."""
+USER_ALIAS = 0x4000_0000
+FIRST_DATA, LAST_PAGE = DATA_OFFSET // PAGE, 12
+CODE_PAGES = 4
+CODE_COPY = 16
+"""Number of the page from which on the code stands a second time, to be mapped instead of the first."""
+V, R, W, X, U, G, A, D = (1 << bit for bit in range(8))
+ALL = V | R | W | X | A | D
+SPECIAL = ("satp", "sstatus", "mstatus", "senvcfg", "menvcfg", "stimecmp", "fcsr", "medeleg", "pmpcfg0", "pmpaddr1")
 
 
-def _page(number: int) -> bytes:
-    """Data, and routines that add to x10."""
-    add = encode("addi", rd=SUM, rs1=SUM, imm=number + 1)
-    code = [encode("c.addi", rd=SUM, imm=number + 1), encode("c.jr", rs1=RA)]
-    user = [encode("ld", rd=WATCH, rs1=WINDOW_AT, imm=64), encode("ecall")]
-    head = (add >> 16).to_bytes(2, "little") + to_bytes(code + user)
-    middle = bytes((number * 37 + index) & 0xFF for index in range(LAST_HALFWORD - len(head)))
-    return head + middle + (add & 0xFFFF).to_bytes(2, "little")
+def entry(page: int, flags: int) -> int:
+    """The PTE of a page of RAM, by its number."""
+    return (BASE >> 12) + page << 10 | flags
 
 
-def _tables() -> bytes:
-    tables = {offset: bytearray(4096) for offset in (*ROOTS, *MIDDLES, *LEAVES)}
+def tables() -> bytes:
+    words = [0] * (5 * PAGE // 8)
 
-    def put(table: int, index: int, value: int) -> None:
-        tables[table][8 * index : 8 * index + 8] = value.to_bytes(8, "little")
+    def put(table: int, index: int, word: int) -> None:
+        words[(table - TABLES) // 8 + index] = word
 
-    for root, middle, leaf in zip(ROOTS, MIDDLES, LEAVES, strict=True):
-        put(root, 1, entry(TABLES + middle, VALID))
-        put(root, 2, entry(0, ALL))
-        put(middle, 0, entry(TABLES + leaf, VALID))
-        put(middle, 1, entry(0, ALL))
-        for page in range(PAGES):
-            put(leaf, page, entry(DATA + 0x1000 * page, ALL))
-    return b"".join(bytes(tables[offset]) for offset in sorted(tables))
+    for root_index, directory, pages, flags in ((2, DIRECTORY, PAGES, ALL), (1, USER_DIRECTORY, USER_PAGES, ALL | U)):
+        put(ROOT, root_index, directory >> 12 << 10 | V)
+        put(directory, 0, pages >> 12 << 10 | V)
+        for page in range(256):
+            put(pages, page, entry(page, flags))
+    return b"".join(word.to_bytes(8, "little") for word in words)
 
 
-class PagedProgram:
-    """`image` never ends: the body runs again and again."""
+class PagedGenerator(MachineGenerator):
+    """x14 points to the table of the pages that S mode uses, x15 to that of U mode's."""
 
-    def __init__(self, seed: int, length: int = 120) -> None:
-        self._random = Random(seed)
-        image = self._start().ljust(BODY, b"\0") + self._body(length)
-        assert len(image) <= TABLES
-        image = image.ljust(TABLES, b"\0") + _tables()
-        self.image = image.ljust(DATA, b"\0") + b"".join(_page(number) for number in range(PAGES))
+    level = "paged"
 
-    def _start(self) -> bytes:
-        """M mode: to the body in S mode."""
-        asm = self._asm = Assembler(RAM_BASE)
-        asm("addi", rd=TEMP, imm=-1)
-        asm("csrrw", csr="pmpaddr0", rs1=TEMP)
-        asm("csrrwi", csr="pmpcfg0", imm=s.PMPCFG_ALLOW_ALL)
-        asm("csrrw", csr="medeleg", rs1=TEMP)
-        self._address(RAM_AT, 0)
-        self._address(TABLES_AT, TABLES)
-        self._address(DATA_AT, DATA)
-        asm("lui", rd=WINDOW_AT, imm=WINDOW)
-        self._address(TEMP, BODY)
-        asm("csrrw", csr="mepc", rs1=TEMP)
-        self._satp(0)
-        asm.li(TEMP, 1 << 11)
-        asm("csrrw", csr="mstatus", rs1=TEMP)
-        asm("mret")
-        return asm.assemble()
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        random = self.random
+        border = BASE + DATA_OFFSET + PAGE
+        pointers = {8: border - random.choice((0x40, 8)), 9: border + random.randrange(-9, 9)}
+        pointers |= {register: self.pointers[register] for register in (2, 10, 11, 12, 13)}
+        if random.randrange(3) == 0:
+            pointers[9] -= BASE - USER_ALIAS
+        self.pointers = pointers | {14: PAGES, 15: USER_PAGES}
 
-    def _address(self, rd: int, offset: int) -> None:
-        self._asm("addi", rd=rd, imm=1)
-        self._asm("slli", rd=rd, rs1=rd, imm=31)
-        self._asm.li(OTHER, offset)
-        self._asm("add", rd=rd, rs1=rd, rs2=OTHER)
+    def program(self, seed: int, length: int) -> Program:
+        program = super().program(seed, length)
+        code = program.image()[: CODE_PAGES * PAGE]
+        data = (program.data + tables()).ljust(CODE_COPY * PAGE - DATA_OFFSET + 256, b"\0")
+        return replace(program, data=data + code)
 
-    def _satp(self, which: int) -> None:
-        self._constant(
-            TEMP, s.SATP_SV39 << 60 | self._random.getrandbits(4) << 44 | RAM_BASE + TABLES + ROOTS[which] >> 12
-        )
-        self._asm("csrrw", csr="satp", rs1=TEMP)
+    def _set_up(self) -> None:
+        random = self.random
+        super()._set_up()
+        self._allow_everything()
+        self._set_csr("medeleg", random.choice((0, 0xB000 & ~(1 << 12), random.getrandbits(16) & ~0x1002)))
+        if random.randrange(2):
+            self.asm("addi", rd=2, rs1=0, imm=-1)
+            self.asm("slli", rd=2, rs1=2, imm=63)
+            self.asm("csrrw", csr="menvcfg", rs1=2)
+        self._set_csr("mstatus", random.choice((0, 0x88, 0xA, 1 << 11, 1 << 13, 3 << 13, 1 << 18, 1 << 19)))
+        self._translate()
+        if random.randrange(4):
+            self._enter()
 
-    def _constant(self, rd: int, value: int) -> None:
-        self._asm.li(rd, value >> 32)
-        self._asm("slli", rd=rd, rs1=rd, imm=32)
-        self._asm.li(OTHER, value & 0xFFFF_FFFF)
-        self._asm("slli", rd=OTHER, rs1=OTHER, imm=32)
-        self._asm("srli", rd=OTHER, rs1=OTHER, imm=32)
-        self._asm("or", rd=rd, rs1=rd, rs2=OTHER)
+    def _handle_more(self, mode: str) -> None:
+        """M mode's handler of instruction page faults: the pages of code as they were, and again from the body on."""
+        if mode == "s":
+            return
+        asm = self.asm
+        asm("addi", rd=13, rs1=13, imm=-11)
+        asm("bne", rs1=13, rs2=0, imm="no_page_fault")
+        for table, flags in ((PAGES, ALL), (USER_PAGES, ALL | U)):
+            asm("addi", rd=13, rs1=0, imm=1)
+            asm("slli", rd=13, rs1=13, imm=31)
+            asm.li(5, table - BASE)
+            asm("add", rd=13, rs1=13, rs2=5)
+            for page in range(CODE_PAGES):
+                asm.li(5, entry(page, flags))
+                asm("sd", rs1=13, rs2=5, imm=8 * page)
+        asm.li(13, 3 << 11)
+        asm("csrrc", csr="mstatus", rs1=13)
+        asm.li(13, 1 << 11)
+        asm("csrrs", csr="mstatus", rs1=13)
+        asm("jal", imm="magain")
+        asm.label("no_page_fault")
 
-    def _body(self, length: int) -> bytes:
-        asm = self._asm = Assembler(RAM_BASE + BODY)
-        asm("jal", imm="body")
-        asm.label("handler")
-        self._handler()
-        asm.label("body")
-        asm("addi", rd=TEMP, rs1=RAM_AT, imm=4)
-        asm.li(OTHER, BODY)
-        asm("add", rd=TEMP, rs1=TEMP, rs2=OTHER)
-        asm("csrrw", csr="stvec", rs1=TEMP)
-        start = asm.size()
-        actions = (
-            *(self._load,) * 6,
-            *(self._store,) * 6,
-            *(self._atomic,) * 2,
-            *(self._edit_leaf,) * 5,
-            *(self._clear_bits,) * 3,
-            *(self._look_at_entry,) * 2,
-            *(self._call,) * 5,
-            *(self._change_code,) * 2,
-            *(self._change_status,) * 2,
-            *(self._enter_user,) * 2,
-            self._edit_middle,
-            self._edit_root,
-            self._switch,
-            self._fence,
-        )
-        for _ in range(length):
-            self._random.choice(actions)()
-        asm("auipc", rd=TEMP, imm=0)
-        asm("addi", rd=TEMP, rs1=TEMP, imm=-8)
-        asm.li(OTHER, start - asm.size())
-        asm("add", rd=TEMP, rs1=TEMP, rs2=OTHER)
-        asm("jalr", rs1=TEMP)
-        return asm.assemble()
+    def _kinds(self) -> dict[Callable[[], None], int]:
+        paged = {
+            self._edit_entry: 12,
+            self._translate: 4,
+            self._special: 8,
+            self._status: 5,
+            self._protect: 3,
+            self._fence_tables: 3,
+            self._enter: 6,
+            self._leave: 4,
+            self._timer: 3,
+            self._device: 1,
+            self._memory: 40,
+        }
+        return super()._kinds() | paged
 
-    def _handler(self) -> None:
-        """Adds cause and value; steps over an instruction of the body, and returns from what cannot be fetched, from U
-        mode, and from routines that a store has spoilt.
-        """
-        asm = self._asm
-        asm("csrrs", rd=13, csr="stval")
-        asm("add", rd=SUM, rs1=SUM, rs2=13)
-        asm("csrrs", rd=13, csr="scause")
-        asm("add", rd=SUM, rs1=SUM, rs2=13)
-        for cause in (s.CAUSE_FETCH_ACCESS, s.CAUSE_ECALL_U, s.CAUSE_FETCH_PAGE):
-            asm("addi", rd=14, imm=cause)
-            asm("beq", rs1=13, rs2=14, imm="leave")
-        asm("csrrs", rd=14, csr="sepc")
-        asm("bge", rs1=14, rs2=RAM_AT, imm="step")
-        asm("addi", rd=13, rs1=13, imm=-s.CAUSE_ILLEGAL)
-        asm("beq", rs1=13, rs2=0, imm="leave")
-        asm.label("step")
-        asm("addi", rd=14, rs1=14, imm=4)
-        asm("csrrw", csr="sepc", rs1=14)
-        asm("sret")
-        asm.label("leave")
-        asm("csrrw", csr="sepc", rs1=RA)
-        asm("addi", rd=13, imm=s.MSTATUS_SPP)
-        asm("csrrs", csr="sstatus", rs1=13)
-        asm("sret")
+    def _edit_entry(self) -> None:
+        """A PTE of a page of data or of tables, now and then of code, in either mapping; mostly without a fence."""
+        random = self.random
+        page = random.choice((*range(FIRST_DATA, LAST_PAGE), FIRST_DATA, FIRST_DATA + 1, random.randrange(CODE_PAGES)))
+        target = random.choice((page, page, random.randrange(FIRST_DATA, LAST_PAGE)))
+        if page < CODE_PAGES:
+            target = random.choice((page, CODE_COPY + page, CODE_COPY + page))
+        flags = ALL | random.choice((0, U))
+        for _ in range(random.randrange(3)):
+            flags ^= random.choice((V, R, W, X, U, G, A, D, A | D))
+        self.asm.li(5, entry(target, flags))
+        self.asm("sd", rs1=random.choice((14, 15)), rs2=5, imm=8 * page)
 
-    def _window(self, rd: int, offset: int) -> None:
-        """rd: an address in the window."""
-        self._asm.li(rd, WINDOW + offset)
+    def _fence_tables(self) -> None:
+        self._draw([BY_NAME["sfence.vma"]])
 
-    def _offset(self, size: int = 1) -> int:
-        """Somewhere in the window: often its first page, a page's end, or the superpage that follows the pages."""
-        random = self._random
-        page = random.choice((0, 1, random.randrange(PAGES), random.randrange(PAGES), PAGES, 512 + DATA // 4096))
-        inside = random.choice((8, 64, random.randrange(4096), 4096 - random.randrange(1, 8), 72))
-        return (page * 4096 + inside) & -size
+    def _translate(self) -> None:
+        """satp: Sv39 with any ASID; rarely Bare, or a mode that does not exist."""
+        asm, random = self.asm, self.random
+        asm("addi", rd=5, rs1=0, imm=random.choice((8, 8, 8, 8, 8, 0, 9)))
+        asm("slli", rd=5, rs1=5, imm=16)
+        asm.li(6, random.choice((0, random.getrandbits(16))))
+        asm("or", rd=5, rs1=5, rs2=6)
+        asm("slli", rd=5, rs1=5, imm=44)
+        asm.li(6, ROOT >> 12)
+        asm("or", rd=5, rs1=5, rs2=6)
+        asm("csrrw", csr="satp", rs1=5)
 
-    def _load(self) -> None:
-        name = self._random.choice(("lb", "lhu", "lw", "ld", "ld", "fld"))
-        self._window(TEMP, self._offset())
-        if name == "fld":
-            self._asm("fld", rd=1, rs1=TEMP)
-        else:
-            self._asm(name, rd=WATCH, rs1=TEMP)
-            self._asm("add", rd=SUM, rs1=SUM, rs2=WATCH)
+    def _special(self) -> None:
+        self._draw(BY_FORMAT["csr"] + BY_FORMAT["csri"], csr=CSRS[self.random.choice(SPECIAL)])
 
-    def _store(self) -> None:
-        self._window(TEMP, self._offset())
-        self._asm(self._random.choice(("sb", "sh", "sw", "sd", "fsd")), rs1=TEMP, rs2=SUM)
+    def _status(self) -> None:
+        """Bits that say what memory may be accessed, and how."""
+        bits = self.random.choice((1 << 17, 1 << 18, 1 << 19, 1 << 11, 1 << 17 | 1 << 11, 3 << 13, 1 << 8))
+        self.asm.li(5, bits)
+        csr = self.random.choice(("mstatus", "mstatus", "sstatus"))
+        self.asm(self.random.choice(("csrrs", "csrrc")), csr=csr, rs1=5)
 
-    def _atomic(self) -> None:
-        self._window(TEMP, self._offset(8))
-        if self._random.randrange(2):
-            self._asm(self._random.choice(("amoadd.d", "amoswap.w", "amoand.d")), rd=WATCH, rs1=TEMP, rs2=SUM)
-        else:
-            self._asm("lr.d", rd=WATCH, rs1=TEMP)
-            self._asm("sc.d", rd=OTHER, rs1=TEMP, rs2=SUM)
-            self._asm("add", rd=SUM, rs1=SUM, rs2=OTHER)
-        self._asm("add", rd=SUM, rs1=SUM, rs2=WATCH)
+    def _protect(self) -> None:
+        """A PMP entry somewhere in the data or the tables."""
+        asm, random = self.asm, self.random
+        index = random.randrange(8)
+        address = BASE + PAGE * random.randrange(FIRST_DATA, LAST_PAGE) + random.choice((0, 0, 0xFF8, 0x7FC))
+        asm.li(5, address >> 2 | random.choice((0, 1, 511, 1023)))
+        asm("csrrw", csr=f"pmpaddr{index}", rs1=5)
+        asm.li(5, random.choice((0, 8, 16, 24)) | random.randrange(8))
+        asm("slli", rd=5, rs1=5, imm=8 * index)
+        asm(random.choice(("csrrw", "csrrs")), csr="pmpcfg0", rs1=5)
 
-    def _flags(self) -> int:
-        random = self._random
-        flags = random.choice(
-            (ALL, ALL, ALL, s.PTE_V | s.PTE_R, s.PTE_V | s.PTE_X, s.PTE_V | s.PTE_R | s.PTE_W | s.PTE_X)
-        )
-        return (
-            flags
-            | random.choice((0, s.PTE_U, s.PTE_U))
-            | random.choice((0, 0, 0, s.PTE_RSW, s.PTE_G)) ^ (random.choice((0, 0, 0, 0, 0, 0, s.PTE_V, s.PTE_R)))
-        )
+    def _enter(self) -> None:
+        """From M mode to S or U mode."""
+        asm = self.asm
+        user = self.random.randrange(3) == 0
+        asm.li(6, 3 << 11)
+        asm("csrrc", csr="mstatus", rs1=6)
+        asm.li(6, (0 if user else 1) << 11 | self.random.choice((0, 1 << 5)))
+        asm("csrrs", csr="mstatus", rs1=6)
+        self._target("mepc", user)
 
-    def _put(self, table: int, index: int, value: int) -> None:
-        self._constant(TEMP, value)
-        self._asm.li(OTHER, table + 8 * index)
-        self._asm("add", rd=OTHER, rs1=OTHER, rs2=TABLES_AT)
-        self._asm("sd", rs1=OTHER, rs2=TEMP)
+    def _leave(self) -> None:
+        """From S mode to U mode, or to S mode."""
+        user = self.random.randrange(4) != 0
+        self.asm.li(6, 1 << 8)
+        self.asm("csrrc" if user else "csrrs", csr="sstatus", rs1=6)
+        self._target("sepc", user)
 
-    def _edit_leaf(self) -> None:
-        """Mostly to a page of data; now and then to the tables of leaves themselves."""
-        random = self._random
-        target = DATA + 0x1000 * random.randrange(PAGES) if random.randrange(8) else TABLES + random.choice(LEAVES)
-        self._put(random.choice(LEAVES), random.randrange(PAGES), entry(target, self._flags()))
+    def _target(self, csr: str, user: bool) -> None:
+        """Return to the instruction after the return, as the mode sees it."""
+        asm = self.asm
+        asm("lui", rd=7, imm=(BASE - USER_ALIAS) if user else 0)
+        asm("auipc", rd=5, imm=0)
+        asm("sub", rd=5, rs1=5, rs2=7)
+        asm("addi", rd=5, rs1=5, imm=20)
+        asm("csrrw", csr=csr, rs1=5)
+        asm("mret" if csr == "mepc" else "sret")
 
-    def _clear_bits(self) -> None:
-        """A, D or both, of one entry, as kernels do to see what is used."""
-        random, asm = self._random, self._asm
-        asm.li(OTHER, random.choice((LEAVES[0], LEAVES[0], LEAVES[1], MIDDLES[0])) + 8 * random.randrange(2))
-        asm("add", rd=OTHER, rs1=OTHER, rs2=TABLES_AT)
-        asm("addi", rd=TEMP, imm=~random.choice((s.PTE_A, s.PTE_D, s.PTE_A | s.PTE_D)))
-        asm("amoand.d", rd=WATCH, rs1=OTHER, rs2=TEMP)
-        asm("add", rd=SUM, rs1=SUM, rs2=WATCH)
+    def _timer(self) -> None:
+        """stimecmp or mtimecmp a little after now."""
+        if self.random.randrange(2):
+            super()._timer()
+            return
+        self.asm("csrrs", rd=6, csr="time")
+        self.asm("addi", rd=6, rs1=6, imm=self.random.randrange(100))
+        self.asm("csrrw", csr="stimecmp", rs1=6)
 
-    def _look_at_entry(self) -> None:
-        asm = self._asm
-        asm.li(OTHER, self._random.choice((*LEAVES, *MIDDLES)) + 8 * self._random.randrange(PAGES))
-        asm("add", rd=OTHER, rs1=OTHER, rs2=TABLES_AT)
-        asm("ld", rd=WATCH, rs1=OTHER)
-        asm("add", rd=SUM, rs1=SUM, rs2=WATCH)
 
-    def _edit_middle(self) -> None:
-        """To a table, or to a superpage that is all of RAM."""
-        random = self._random
-        leaf = entry(TABLES + random.choice(LEAVES), VALID)
-        self._put(
-            random.choice(MIDDLES), random.randrange(2), random.choice((leaf, leaf, leaf, entry(0, self._flags())))
-        )
-
-    def _edit_root(self) -> None:
-        random = self._random
-        middle = entry(TABLES + random.choice(MIDDLES), VALID)
-        self._put(random.choice(ROOTS), 1, random.choice((middle, middle, middle, entry(0, self._flags()))))
-
-    def _switch(self) -> None:
-        self._satp(self._random.randrange(2))
-
-    def _fence(self) -> None:
-        self._asm("sfence.vma")
-
-    def _call(self) -> None:
-        where = self._random.choice((ROUTINE, ROUTINE, LAST_HALFWORD)) + 4096 * self._random.randrange(3)
-        self._window(TEMP, where)
-        self._asm("jalr", rd=RA, rs1=TEMP)
-
-    def _enter_user(self) -> None:
-        asm = self._asm
-        self._window(TEMP, USER_ROUTINE + 4096 * self._random.randrange(3))
-        asm("csrrw", csr="sepc", rs1=TEMP)
-        asm("addi", rd=TEMP, imm=s.MSTATUS_SPP)
-        asm("csrrc", csr="sstatus", rs1=TEMP)
-        asm("auipc", rd=RA, imm=0)
-        asm("addi", rd=RA, rs1=RA, imm=12)
-        asm("sret")
-
-    def _change_code(self) -> None:
-        """A routine adds another number from now on: written through the window, or where it lies in RAM."""
-        random, asm = self._random, self._asm
-        page = 4096 * random.randrange(3)
-        asm.li(TEMP, page)
-        asm("add", rd=TEMP, rs1=TEMP, rs2=random.choice((DATA_AT, DATA_AT, WINDOW_AT)))
-        asm.li(OTHER, encode("c.addi", rd=SUM, imm=random.randrange(1, 32)))
-        asm("sh", rs1=TEMP, rs2=OTHER, imm=ROUTINE)
-
-    def _change_status(self) -> None:
-        random = self._random
-        self._asm.li(TEMP, random.choice((s.MSTATUS_SUM, s.MSTATUS_SUM, s.MSTATUS_MXR, s.MSTATUS_FS)))
-        self._asm(random.choice(("csrrs", "csrrs", "csrrc")), csr="sstatus", rs1=TEMP)
+def generate_paged(seed: int, length: int = 200) -> Program:
+    """The program of a seed: the same bytes in every process."""
+    return PagedGenerator(seed).program(seed, length)

@@ -10,20 +10,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from ftvm.machine.hart.encodings import BY_NAME, ENCODINGS, decode, encode
+from ftvm.machine.hart.encodings import BY_NAME, CSRS, ENCODINGS, decode, encode
 from ftvm.machine.hart.formats import Encoding
 from tests.machine.assembler import Assembler, size_of, to_bytes
+from tests.machine.float_operands import ARITHMETIC, operand_width, random_operand
 
 BASE = 0x8000_0000
 DATA_OFFSET = 0x4000
 DATA_SIZE = 0x2000
 IMAGE_SIZE = DATA_OFFSET + DATA_SIZE
-TABLE_OFFSET = DATA_OFFSET - 256
-"""Initial values of x0..x31; x0's word is where the reservation is cleared."""
+TABLE_OFFSET = DATA_OFFSET - 512
+"""Initial values of x0 to x31 and of f0 to f31; x0's word is where the reservation is cleared."""
 MIDDLE = BASE + DATA_OFFSET + DATA_SIZE // 2
 
 POINTERS = {2: MIDDLE, 8: MIDDLE + 0x40, 9: MIDDLE - 0x123, 10: MIDDLE - 0x200}
 """Registers that point into the data area: sp, an aligned, a misaligned and an aligned one. RVC can use 8 and 9."""
+DOUBLES = range(8, 24)
+"""Registers that hold doubles, those that RVC can use among them; the others hold singles. Unicorn does not NaN-box."""
+SINGLES = (*range(8), *range(24, 32))
+FLOATS_AT = -0x400
+"""Where the floating-point registers are written at the end, relative to x8."""
+MSTATUS_FS = 3 << 13
 PAGE = 4096
 LOOP_COUNTER = 31
 
@@ -56,6 +63,9 @@ COMPUTE = [
 LOADS = [encoding for form in ["load", "CL.w", "CL.d", "CI.lwsp", "CI.ldsp"] for encoding in BY_FORMAT[form]]
 STORES = [encoding for form in ["store", "CS.w", "CS.d", "CSS.swsp", "CSS.sdsp"] for encoding in BY_FORMAT[form]]
 BRANCHES = [encoding for form in ("B", "CB") for encoding in BY_FORMAT[form]]
+BITS = [encoding for encoding in ENCODINGS if encoding.extension in ("Zba", "Zbb", "Zbs", "Zicond")]
+FLOAT_MEMORY = [encoding for form in ("F.load", "F.store", "CL.f", "CS.f") for encoding in BY_FORMAT[form]]
+MINIMA = [encoding for encoding in ARITHMETIC if encoding.name.startswith(("fmin", "fmax"))]
 AMOS = [encoding for encoding in BY_FORMAT["amo"] if not encoding.name.startswith("sc")]
 NOT_JUMPING = [encoding for encoding in COMPUTE + LOADS + STORES if encoding.size == 4]
 
@@ -108,6 +118,7 @@ class Generator:
 
     level = "user"
     pointers = POINTERS
+    computations = COMPUTE
 
     def __init__(self, seed: int) -> None:
         self.random = Random(f"{self.level}:{seed}")
@@ -128,6 +139,7 @@ class Generator:
         for label in self.pending:
             self.asm.label(label)
         self._epilogue()
+        values += [random_operand(self.random, "d" if register in DOUBLES else "s") for register in range(32)]
         table = b"".join(value.to_bytes(8, "little") for value in values)
         data = table + self.random.randbytes(DATA_SIZE)
         return Program(seed, self.level, tuple(self.asm.words()), body, data)
@@ -139,6 +151,11 @@ class Generator:
         asm("addi", rd=1, rs1=1, imm=TABLE_OFFSET - ((TABLE_OFFSET + 0x800) & ~0xFFF))
         asm("lr.d", rd=0, rs1=1)
         asm("sc.d", rd=0, rs1=1, rs2=0)
+        asm("lui", rd=2, imm=MSTATUS_FS)
+        asm("csrrs", csr="mstatus", rs1=2)
+        asm("csrrwi", csr="fcsr", imm=self.random.choice((0, 1, 31)))
+        for register in range(32):
+            asm("fld" if register in DOUBLES else "flw", rd=register, rs1=1, imm=256 + 8 * register)
         self._set_up()
         for register in (*range(2, 32), 1):
             asm("ld", rd=register, rs1=1, imm=8 * register)
@@ -154,10 +171,14 @@ class Generator:
             self.asm.word(encode("c.nop"))
 
     def _set_up(self) -> None:
-        """Before registers are loaded: nothing."""
+        """Before the integer registers are loaded: nothing."""
 
     def _epilogue(self) -> None:
-        """After the body: nothing, for a WFI follows."""
+        """After the body, and before a WFI: what floating point left behind, to where it is compared."""
+        for register in range(32):
+            self.asm("fsd" if register in DOUBLES else "fsw", rs1=8, rs2=register, imm=FLOATS_AT + 8 * register)
+        self.asm("sd", rs1=8, rs2=LOOP_COUNTER, imm=FLOATS_AT + 256)
+        self.asm("csrrs", rd=LOOP_COUNTER, csr="fcsr")
 
     def _new_label(self, steps: int) -> str:
         self.label_count += 1
@@ -177,6 +198,9 @@ class Generator:
         return {
             self._compute: 50,
             self._memory: 25,
+            self._float: 25,
+            self._float_memory: 8,
+            self._float_status: 3,
             self._branch: 10,
             self._jump: 4,
             self._atomic: 4,
@@ -200,7 +224,7 @@ class Generator:
                 bits = self.random.choice((bits, bits, 0, 0xFFFF_FFFF))
             operands[name] = fixed.get(name, field.extract(bits))
         protected = {*self.pointers, LOOP_COUNTER} if self.in_loop else self.pointers
-        if operands.get("rd") in protected:
+        if "rd" in operands and encoding.fields["rd"].registers == "x" and operands["rd"] in protected:
             return None
         word = encoding.match
         for name, value in operands.items():
@@ -216,7 +240,45 @@ class Generator:
                 return
 
     def _compute(self) -> None:
-        self._draw(COMPUTE)
+        self._draw(self.computations)
+
+    def _float_registers(self, encoding: Encoding) -> dict[str, int]:
+        """Registers of the widths that the instruction has."""
+        return {
+            name: self.random.choice(DOUBLES if operand_width(encoding, name) == "d" else SINGLES)
+            for name, field in encoding.fields.items()
+            if field.registers == "f"
+        }
+
+    def _float(self) -> None:
+        """Where unicorn is not right: its FMIN and FMAX get no signalling NaNs, fused instructions no NaN as addend."""
+        encoding = self.random.choice(ARITHMETIC)
+        registers = self._float_registers(encoding)
+        if encoding in MINIMA:
+            for name in ("rs1", "rs2"):
+                self.asm(f"fadd.{encoding.name[-1]}", rd=registers[name], rs1=registers[name], rs2=registers[name])
+        if encoding.format == "F.fma":
+            name = f"fcvt.{operand_width(encoding, 'rd')}.l"
+            self.asm(name, rd=registers["rs3"], rs1=self.random.randrange(32), rm=self.random.randrange(5))
+        self._draw([encoding], **registers)
+
+    def _float_memory(self) -> None:
+        encoding = self.random.choice(FLOAT_MEMORY)
+        name = "rs2" if "rs2" in encoding.fields else "rd"
+        numbers = DOUBLES if "d" in encoding.name else SINGLES
+        if encoding.size == 2:
+            numbers = range(8, 16)
+        self._draw([encoding], **{name: self.random.choice(numbers), "rs1": self.random.choice((8, 9))})
+
+    def _float_status(self) -> None:
+        """Another rounding mode, or flags read and written."""
+        kind = self.random.randrange(3)
+        if kind == 0:
+            self.asm("csrrwi", csr="frm", imm=self.random.randrange(5))
+        elif kind == 1:
+            self._draw([BY_NAME["csrrs"]], csr=CSRS["fcsr"], rs1=0)
+        else:
+            self._draw(BY_FORMAT["csr"] + BY_FORMAT["csri"], csr=CSRS["fflags"])
 
     def _memory(self) -> None:
         encodings = self.random.choice((LOADS, STORES))
@@ -275,7 +337,7 @@ class Generator:
         self.asm("addi", rd=LOOP_COUNTER, rs1=0, imm=self.random.randrange(1, 20))
         self.asm.label(label)
         for _ in range(self.random.randrange(1, 6)):
-            self.random.choice((self._compute, self._memory, self._atomic))()
+            self.random.choice((self._compute, self._memory, self._atomic, self._float, self._float_memory))()
         self.asm("addi", rd=LOOP_COUNTER, rs1=LOOP_COUNTER, imm=-1)
         self.asm("bne", rs1=LOOP_COUNTER, rs2=0, imm=label)
         self.in_loop = False
@@ -300,6 +362,8 @@ class Generator:
         step = 16 * self.random.randrange(1, 31)
         self.asm("c.addi16sp", imm=-step)
         self._draw(BY_FORMAT["CIW"])
+        self._draw(BY_FORMAT["CI.fldsp"], rd=self.random.choice(DOUBLES))
+        self._draw(BY_FORMAT["CSS.fsdsp"], rs2=self.random.choice(DOUBLES))
         self.asm("c.addi16sp", imm=step)
 
     def _fence(self) -> None:

@@ -40,10 +40,10 @@ def test_a_wrong_instruction_is_found_and_shown(oracle: Unicorn, monkeypatch: py
     monkeypatch.setitem(reference.REGISTER_REGISTER, name, lambda a, b: right(a, b) ^ 1)
     for seed in range(100):
         mismatch = compare(oracle.run, {"mutant": on_reference}, seed, LENGTH)
-        if mismatch is not None:
+        report = mismatch.report() if mismatch is not None else ""
+        # A listing does not name an instruction that the program itself wrote over another.
+        if name in report:
             break
-    assert mismatch is not None
-    report = mismatch.report()
     assert name in report
     assert f"--seed {seed} " in report
     assert len([line for line in report.splitlines() if line.startswith("0x")]) <= 12

@@ -7,13 +7,13 @@ import pytest
 
 from ftvm.machine.hart import state as s
 from ftvm.machine.machine import Machine, StopReason
-from tests.machine.paged_programs import BOARD, PagedProgram
+from tests.machine.window_programs import BOARD, WindowProgram
 
 END = 60_000
 SEEDS = range(12)
 
 
-def run(program: PagedProgram, seed: int, before: Callable[[Machine, Random], None], step_max: int) -> list[bytes]:
+def run(program: WindowProgram, seed: int, before: Callable[[Machine, Random], None], step_max: int) -> list[bytes]:
     """Digests at ten ticks of a run in slices of random length, before each of which something is done."""
     machine, random, digests = Machine(BOARD, program.image), Random(seed), []
     for end in range(END // 10, END + 1, END // 10):
@@ -43,7 +43,7 @@ def flush_now_and_then(machine: Machine, random: Random) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_flushing_at_any_tick_changes_nothing(seed: int) -> None:
     """One program behind page tables that change: whole, cut into slices, and with caches flushed, the same digests."""
-    program = PagedProgram(seed)
+    program = WindowProgram(seed)
     whole = run(program, seed, nothing, END)
     assert len(set(whole)) == len(whole)
     assert run(program, seed, flush, 600) == whole
@@ -54,7 +54,7 @@ def test_the_programs_meet_what_they_are_for() -> None:
     """Faults of every kind, and both modes, are in them."""
     causes, modes = set(), set()
     for seed in SEEDS:
-        machine = Machine(BOARD, PagedProgram(seed).image)
+        machine = Machine(BOARD, WindowProgram(seed).image)
         for tick in range(500, 20_000, 7):
             machine.run_until(tick)
             causes.add(int(machine._state[s.SCAUSE]))

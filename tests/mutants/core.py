@@ -10,6 +10,8 @@ GATE = "ftvm/replication/output_gate.py"
 EDGE = "ftvm/replication/edge.py"
 SESSIONS = "ftvm/replication/edge_sessions.py"
 RESTART = "ftvm/replication/restart.py"
+LOCAL = "ftvm/replication/local_streams.py"
+T_LOCAL = ("tests/replication/test_local_streams.py",)
 T_ARBITRATION = ("tests/replication/test_arbitration.py",)
 T_PRIMARY = ("tests/replication/test_primary.py", "tests/replication/test_members.py")
 T_SHADOW = ("tests/replication/test_shadow.py",)
@@ -343,5 +345,38 @@ CORE = (
         "        if False and stamp.holder_life == reconfigured.life == record.life:\n",
         T_MEMBERS,
         "a shorter log would go first",
+    ),
+    # ---- devices without an edge
+    Mutant(
+        "lease from when an acknowledgement is read",
+        LOCAL,
+        "self._proven_ns = max(self._proven_ns, self._sent.popleft()[1])",
+        "self._proven_ns = self._replica.now_ns * len(self._sent.popleft())",
+        T_LOCAL,
+        "after a stop of the process an old acknowledgement is read, and a shadow has gone live since",
+    ),
+    Mutant(
+        "lease that begins before the log is committed",
+        LOCAL,
+        "while self._sent and self._sent[0][0] <= gate.committed:",
+        "while self._sent:",
+        T_LOCAL,
+        "what was sent proves nothing: only that it was acknowledged does",
+    ),
+    Mutant(
+        "lease of a node that lost the next generation",
+        LOCAL,
+        "        if not self.live:\n            return 0\n        return self._proven_ns",
+        "        return self._proven_ns",
+        T_LOCAL,
+        "who is frozen may have been superseded",
+    ),
+    Mutant(
+        "emitted frames not confirmed",
+        LOCAL,
+        "                gate.confirm(device, pieces[-1].offset + len(pieces[-1].data))\n",
+        "                return\n",
+        T_LOCAL,
+        "nobody else would ever confirm them: they would be kept until nothing more is taken",
     ),
 )

@@ -12,7 +12,7 @@ from ftvm.replication.edge import (
     StreamReset,
 )
 from ftvm.replication.edge_sessions import INPUT_WINDOW
-from ftvm.replication.messages import Attach, Final, Halted, Input, InputAck, Live, Output
+from ftvm.replication.messages import Attach, Final, Halted, Input, InputAck, Live, Output, Resize
 
 UART = "uart0@1"
 OLD, NEW = 1, 2
@@ -154,3 +154,11 @@ def test_a_node_that_goes_away_is_waited_for() -> None:
         SendNode(NEW, Attach(1, {}, {UART: 0})),
         SendNode(NEW, Input(1, UART, 0, b"kept", 0)),
     ]
+
+
+def test_the_terminals_size_is_told_to_whoever_is_live_and_to_the_next_one() -> None:
+    edge = EdgeCore()
+    assert edge.resize(80, 24) == []
+    edge.received(OLD, Live(1, (UART,)))
+    assert edge.resize(132, 43) == [SendNode(OLD, Resize(1, 132, 43))]
+    assert edge.received(NEW, Live(2, (UART,))) == [SendNode(NEW, Attach(2, {}, {})), SendNode(NEW, Resize(2, 132, 43))]

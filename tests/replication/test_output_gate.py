@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from ftvm.log.entry import Horizon, Input
 from ftvm.replication.messages import Piece
-from ftvm.replication.output_gate import PIECE_BYTES, OutputGate
+from ftvm.replication.output_gate import PIECE_BYTES, PIECE_SIZE_MAX, RELEASED_MAX, OutputGate
 
 DEVICE = "uart0"
 
@@ -86,3 +86,21 @@ def test_restored_gate_releases_the_retained_tail_once_it_is_committed() -> None
     second.commit(second.end)
     assert list(second.release()) == [Piece(DEVICE, 2, b"llo")]
     assert second.acked(DEVICE) == 2
+
+
+def test_much_output_at_once_goes_out_in_parts_and_no_more_than_is_confirmed_in_time() -> None:
+    gate = OutputGate([DEVICE])
+    gate.log([Horizon(1)])
+    said = bytes(range(256)) * (3 * RELEASED_MAX // 256)
+    gate.produce([Piece(DEVICE, 0, said)])
+    gate.commit(1)
+    got = b""
+    while len(got) < len(said):
+        pieces = list(gate.release())
+        assert 0 < sum(len(piece.data) for piece in pieces) <= RELEASED_MAX
+        assert max(len(piece.data) for piece in pieces) <= PIECE_SIZE_MAX
+        assert list(gate.release()) == []
+        got += b"".join(piece.data for piece in pieces)
+        gate.confirm(DEVICE, len(got))
+    assert got == said
+    assert gate.retained_bytes == 0

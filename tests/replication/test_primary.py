@@ -300,3 +300,11 @@ def test_a_superseded_primary_tells_a_restarted_edge_nothing() -> None:
     assert some(node.edge_received(EDGE, m.Attach(2, {}, {}), 15), fx.SendEdge) == [
         fx.SendEdge(EDGE, m.InputAck(2, UART, 0))
     ]
+
+
+def test_only_the_attached_edge_tells_the_terminals_size() -> None:
+    node = protected()
+    resized = node.edge_received(EDGE, m.Resize(1, 132, 43), 4)
+    assert only(resized, fx.InjectResize) == fx.InjectResize(132, 43)
+    assert some(node.edge_received(EDGE, m.Resize(7, 1, 1), 5), fx.InjectResize) == []
+    assert some(node.edge_received(EDGE + 1, m.Resize(1, 1, 1), 6), fx.InjectResize) == []

@@ -5,10 +5,12 @@
  *     f       have everything written last                          ok
  *     x       eight bytes from the entropy device                   in hex
  *     t       the real-time clock                                   nanoseconds since 1970
+ *     z       the size of the virtio console                        columns rows
  *     o       power off
  *
- * Numbers are decimal; a block has 4096 bytes. What fails is answered with `error`. (Virtual I/O Device 1.2, sections
- * 2.7 split virtqueues, 4.2 MMIO, 5.2 block, 5.4 entropy; goldfish RTC.) */
+ * It listens and speaks on the virtio console if there is one, and on the UART otherwise. Numbers are decimal; a block has 4096 bytes. What fails is answered with `error`. (Virtual I/O Device 1.2, sections
+ * 2.7 split virtqueues, 4.2 MMIO, 5.2 block,
+ * 5.3 console, 5.4 entropy; goldfish RTC.) */
 #include <stdbool.h>
 
 #include "board.h"
@@ -26,11 +28,14 @@
 #define QUEUE_NUM 0x038
 #define QUEUE_READY 0x044
 #define QUEUE_NOTIFY 0x050
+#define INTERRUPT_ACK 0x064
 #define STATUS 0x070
 #define QUEUE_DESC 0x080
 #define QUEUE_DRIVER 0x090
 #define QUEUE_DEVICE 0x0a0
+#define CONFIG 0x100
 #define ID_BLOCK 2
+#define ID_CONSOLE 3
 #define ID_ENTROPY 4
 #define STATUS_DRIVER 3 /* acknowledged, and there is a driver */
 #define STATUS_FEATURES_OK 8
@@ -45,6 +50,8 @@
 #define BLOCK_SIZE 4096
 #define SECTOR_SIZE 512
 #define QUEUE_SIZE 4
+#define RECEIVE 0 /* of the console */
+#define TRANSMIT 1
 #define NEXT 1
 #define WRITABLE 2
 #define LINE_MAX 64
@@ -67,9 +74,10 @@ struct queue {
         } ring[QUEUE_SIZE];
     } used;
     uintptr_t device;
+    uint32_t number;
 } __attribute__((aligned(16)));
 
-static struct queue disk, entropy;
+static struct queue disk, entropy, receive, transmit;
 static struct {
     uint32_t type, reserved;
     uint64_t sector;
@@ -81,13 +89,16 @@ static void write_address(uintptr_t at, const void *address) {
     write32(at + 4, (uint32_t)((uintptr_t)address >> 32));
 }
 
-static void set_up(struct queue *queue, uint32_t id, uint32_t features_low) {
-    for (int slot = 0; slot < VIRTIO_SLOTS && !queue->device; slot++) {
+static uintptr_t find(uint32_t id) {
+    for (int slot = 0; slot < VIRTIO_SLOTS; slot++) {
         uintptr_t device = VIRTIO + VIRTIO_STRIDE * (uintptr_t)slot;
-        if (read32(device + DEVICE_ID) == id) queue->device = device;
+        if (read32(device + DEVICE_ID) == id) return device;
     }
-    if (!queue->device) return;
-    uintptr_t device = queue->device;
+    return 0;
+}
+
+static void negotiate(uintptr_t device, uint32_t features_low) {
+    if (!device) return;
     write32(device + STATUS, 0);
     write32(device + STATUS, STATUS_DRIVER);
     write32(device + DRIVER_FEATURES_SEL, 0);
@@ -95,7 +106,13 @@ static void set_up(struct queue *queue, uint32_t id, uint32_t features_low) {
     write32(device + DRIVER_FEATURES_SEL, 1);
     write32(device + DRIVER_FEATURES, FEATURES_HIGH);
     write32(device + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK);
-    write32(device + QUEUE_SEL, 0);
+}
+
+static void set_up(struct queue *queue, uintptr_t device, uint32_t number) {
+    if (!device) return;
+    queue->device = device;
+    queue->number = number;
+    write32(device + QUEUE_SEL, number);
     write32(device + QUEUE_NUM, QUEUE_SIZE);
     write_address(device + QUEUE_DESC, queue->table);
     write_address(device + QUEUE_DRIVER, &queue->available);
@@ -104,17 +121,57 @@ static void set_up(struct queue *queue, uint32_t id, uint32_t features_low) {
     write32(device + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK);
 }
 
-/* Gives the chain that begins at descriptor 0 to the device, and waits until it is used. */
-static bool submit(struct queue *queue) {
-    if (!queue->device) return false;
+/* Gives the chain that begins at descriptor 0 to the device. */
+static void offer(struct queue *queue) {
     queue->available.ring[queue->available.index % QUEUE_SIZE] = 0;
     __asm__ volatile("fence" ::: "memory");
     queue->available.index++;
     __asm__ volatile("fence" ::: "memory");
-    write32(queue->device + QUEUE_NOTIFY, 0);
-    while (*(volatile uint16_t *)&queue->used.index != queue->available.index) {
+    write32(queue->device + QUEUE_NOTIFY, queue->number);
+}
+
+static bool is_used(struct queue *queue) {
+    return *(volatile uint16_t *)&queue->used.index == queue->available.index;
+}
+
+static bool submit(struct queue *queue) {
+    if (!queue->device) return false;
+    offer(queue);
+    while (!is_used(queue)) {
     }
     return true;
+}
+
+static char answer[LINE_MAX];
+static size_t answer_size;
+
+static void say(const char *text) {
+    while (*text) answer[answer_size++] = *text++;
+}
+
+static void say_number(uint64_t value) {
+    char digits[21];
+    char *at = digits + 20;
+    *at = 0;
+    do *--at = (char)('0' + value % 10);
+    while (value /= 10);
+    say(at);
+}
+
+static void say_hex(uint64_t value) {
+    for (int shift = 60; shift >= 0; shift -= 4) answer[answer_size++] = "0123456789abcdef"[(value >> shift) & 15];
+}
+
+static void end_line(void) {
+    say("\n");
+    answer[answer_size] = 0;
+    if (transmit.device) {
+        transmit.table[0] = (struct descriptor){(uintptr_t)answer, (uint32_t)answer_size, 0, 0};
+        submit(&transmit);
+    } else {
+        print(answer);
+    }
+    answer_size = 0;
 }
 
 static bool request(uint32_t type, uint64_t number) {
@@ -145,53 +202,82 @@ static uint64_t number(const char **at) {
 static void obey(const char *at) {
     char what = *at ? *at++ : ' ';
     uint64_t first = number(&at), second = number(&at);
-    bool done = true;
     if (what == 'w') {
         memset(block, (int)second, BLOCK_SIZE);
-        done = request(1, first);
-        print(done ? "ok" : "error");
-    } else if (what == 'r') {
-        done = request(0, first);
-        if (!done) print("error");
-        if (done) print_decimal(block[0]), print(" "), print_decimal(block[BLOCK_SIZE - 1]);
+        say(request(1, first) ? "ok" : "error");
+    } else if (what == 'r' && request(0, first)) {
+        say_number(block[0]), say(" "), say_number(block[BLOCK_SIZE - 1]);
     } else if (what == 'f') {
-        print(request(4, 0) ? "ok" : "error");
-    } else if (what == 'x') {
-        done = draw();
-        if (!done) print("error");
-        if (done) print_hex(*(volatile uint64_t *)block);
+        say(request(4, 0) ? "ok" : "error");
+    } else if (what == 'x' && draw()) {
+        say_hex(*(volatile uint64_t *)block);
     } else if (what == 't') {
         uint64_t low = read32(RTC + RTC_LOW);
-        print_decimal((uint64_t)read32(RTC + RTC_HIGH) << 32 | low);
+        say_number((uint64_t)read32(RTC + RTC_HIGH) << 32 | low);
+    } else if (what == 'z' && receive.device) {
+        uint32_t size = read32(receive.device + CONFIG);
+        say_number(size & 0xffff), say(" "), say_number(size >> 16);
     } else if (what == 'o') {
         finish_pass();
     } else {
-        print("error");
+        say("error");
     }
-    print("\n");
+    end_line();
+}
+
+static void take(char byte) {
+    static char line[LINE_MAX + 1];
+    static size_t size;
+    if (byte == '\n' || byte == '\r') {
+        line[size] = 0;
+        if (size) obey(line);
+        size = 0;
+    } else if (byte && size < LINE_MAX) {
+        line[size++] = byte;
+    }
+}
+
+static uint8_t typed[LINE_MAX];
+
+static void listen(void) {
+    receive.table[0] = (struct descriptor){(uintptr_t)typed, sizeof typed, WRITABLE, 0};
+    offer(&receive);
+}
+
+/* Whether there was anything. */
+static bool hear(void) {
+    if (!receive.device) {
+        if (!(read8(UART + UART_LSR) & LSR_DATA)) return false;
+        take((char)read8(UART + UART_RBR));
+        return true;
+    }
+    if (!is_used(&receive)) return false;
+    uint32_t size = *(volatile uint32_t *)&receive.used.ring[(receive.used.index - 1) % QUEUE_SIZE].size;
+    for (uint32_t at = 0; at < size; at++) take((char)((volatile uint8_t *)typed)[at]);
+    listen();
+    return true;
 }
 
 int main(void) {
-    static char line[LINE_MAX + 1];
-    size_t size = 0;
-    set_up(&disk, ID_BLOCK, 1 << BLOCK_FLUSH);
-    set_up(&entropy, ID_ENTROPY, 0);
+    uintptr_t block_device = find(ID_BLOCK), console = find(ID_CONSOLE), random = find(ID_ENTROPY);
+    negotiate(block_device, 1 << BLOCK_FLUSH);
+    set_up(&disk, block_device, 0);
+    negotiate(random, 0);
+    set_up(&entropy, random, 0);
+    negotiate(console, 1); /* VIRTIO_CONSOLE_F_SIZE */
+    set_up(&receive, console, RECEIVE);
+    set_up(&transmit, console, TRANSMIT);
     write8(UART + UART_LCR, LCR_8N1);
     write8(UART + UART_IER, IER_RECEIVED);
     plic_enable_uart();
+    if (console) {
+        plic_enable_also((uint32_t)((console - VIRTIO) / VIRTIO_STRIDE) + 1);
+        listen();
+    }
     for (;;) {
-        if (!(read8(UART + UART_LSR) & LSR_DATA)) {
-            plic_acknowledge();
-            if (!(read8(UART + UART_LSR) & LSR_DATA)) wait_for_interrupt();
-            continue;
-        }
-        char byte = (char)read8(UART + UART_RBR);
-        if (byte == '\n' || byte == '\r') {
-            line[size] = 0;
-            if (size) obey(line);
-            size = 0;
-        } else if (byte && size < LINE_MAX) {
-            line[size++] = byte;
-        }
+        if (hear()) continue;
+        if (console) write32(console + INTERRUPT_ACK, 3);
+        plic_acknowledge();
+        if (!hear()) wait_for_interrupt();
     }
 }

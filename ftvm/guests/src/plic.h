@@ -22,6 +22,12 @@ static inline void plic_enable_uart(void) {
     write_csr(mie, MIE_EXTERNAL);
 }
 
+/* After the UART's. */
+static inline void plic_enable_also(uint32_t source) {
+    write32(PLIC_PRIORITY(source), 1);
+    write32(PLIC_ENABLE, read32(PLIC_ENABLE) | 1U << source);
+}
+
 static inline void plic_acknowledge(void) {
     uint32_t source = read32(PLIC_CLAIM);
     if (source) write32(PLIC_CLAIM, source);

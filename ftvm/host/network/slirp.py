@@ -11,14 +11,15 @@ protocols, and opens no more than `FLOWS_MAX` flows. IP fragments are dropped, f
 and write where it must not: what the guest sends has to fit into the MTU. While the guest takes no frames the stack
 stands still: nothing is read from the sockets, and no timer runs.
 
-Facts of libslirp 4.7: it must not be called from its own callbacks; an exception in one would be swallowed;
-`slirp_cleanup` closes no sockets; finished flows keep theirs in TIME_WAIT; IPv6 is left off.
+Facts of libslirp 4.7: it must not be called from its own callbacks; an exception in one would be swallowed; it listens
+with a backlog of one; `slirp_cleanup` closes no sockets; finished flows keep theirs in TIME_WAIT; IPv6 is left off.
 """
 
 import ctypes
 import os
 import resource
 import select
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,6 +40,9 @@ FLOWS_MAX = 2048
 """Each is a socket, and up to 256 KiB of buffers."""
 FLOWS_SHARE = 2
 """Flows may take one in so many of the descriptors that this process may have."""
+
+BACKLOG = 128
+"""Clients of a published port that wait for their turn."""
 
 IP_HEADER_SIZE = 20
 QUEUE_PAUSE = 256 * 1024
@@ -100,6 +104,8 @@ class UserStack:
             raise
         self._fill()
         self._listening = frozenset(self._wanted)  # nothing else can have been opened yet
+        for fd in self._listening:
+            _lengthen_backlog(fd)
 
     def _publish(self, port: Publish) -> None:
         arguments = (port.protocol == "udp", lib.InAddr.of(port.host), port.host_port)
@@ -280,6 +286,14 @@ def _config(mtu: int) -> lib.SlirpConfig:
         if_mtu=mtu,
         if_mru=mtu,
     )
+
+
+def _lengthen_backlog(fd: int) -> None:
+    """libslirp lets one connection wait to be accepted: of several clients at once the others would try again after
+    seconds."""
+    with socket.socket(fileno=os.dup(fd)) as published:
+        if published.type == socket.SOCK_STREAM:
+            published.listen(BACKLOG)
 
 
 def _raise_descriptor_limit() -> int:

@@ -38,6 +38,8 @@ SLOT_FREE_POINTER = 17
 OUTPUTS_POINTER = 18
 FAST_CORE_POINTER = 20
 EXACT_CORE_POINTER = 21
+FLOAT_POINTER = 23
+"""`fp_execute`, compiled on its own."""
 CHAIN_POINTER = 22
 """The descriptor chain that a virtio device is working on, checked: CHAIN_WORDS, see `devices/virtio/queue.py`."""
 

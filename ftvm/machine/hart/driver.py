@@ -18,9 +18,8 @@ from ftvm.machine.hart import state as s
 from ftvm.machine.hart.access import CHANGED, DONE, RESET, TRAPPED, atomic, load, load_register, store
 from ftvm.machine.hart.csr import MCYCLE, PMPADDR0, PMPCFG0, SSCRATCH, SSTATUS, STVAL, csr_execute
 from ftvm.machine.hart.decode import NO_PAGE, decode, decode_at
-from ftvm.machine.hart.fpu import fp_execute
 from ftvm.machine.hart.generate import BUDGET, DECODE, FETCH
-from ftvm.machine.hart.jit import Words, as_bytes, as_codes, as_words, call_core, compiled, load16u, signed
+from ftvm.machine.hart.jit import Words, as_bytes, as_codes, as_words, call_core, call_float, compiled, load16u, signed
 from ftvm.machine.hart.mmu import ALONE, map_code, set_context, translate_fetch
 from ftvm.machine.hart.pages import flush_tlbs, flush_translations
 from ftvm.machine.hart.traps import interrupt_cause, mret, sfence_vma, sret, trap, wfi
@@ -105,7 +104,7 @@ def _system(ctl: Words, state: Words, op: int, word: int) -> int:
     if o.KIND[op] in (KIND_CSR, KIND_CSR_FAST):
         return _csr(ctl, state, word)
     if o.KIND[op] == KIND_FP:
-        if state[s.MSTATUS] & s.MSTATUS_FS == 0 or fp_execute(state, word) == 0:
+        if state[s.MSTATUS] & s.MSTATUS_FS == 0 or call_float(ctl[c.FLOAT_POINTER], state, word) == 0:
             return TRAPPED
         _dirty_float(ctl, state)
         state[s.PC] += 4

@@ -9,7 +9,7 @@ Loads and stores compare one TLB tag with the address, of which the bits below t
 misaligned address, a device, a page not yet dirty and a page with decoded code all fail the same comparison; what is
 only misaligned, and inside its page, passes a second one. Floating-point accesses compare with FP_POISON or'ed in, so
 that they fail while mstatus.FS has to be looked at or set. Whatever fails ends the core with SLOW and the count
-restored: the driver does that instruction. Nothing is called from the core.
+restored: the driver does that instruction. Nothing is called from the core but `fp_execute`, out of line.
 
 Two cores come out: the fast one counts every instruction but compares the count at taken jumps only, so it needs
 FAST_TICKS_MIN ticks in hand; the exact one compares before every instruction and finishes a run.
@@ -32,8 +32,8 @@ import numpy as np
 from numba import cfunc, types
 
 from ftvm.machine.hart.jit import (
-    compiled, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh,
-    mulhsu, mulhu, rem, remu, remuw, remw, store16, store32, store64, store8, unreachable,
+    call_float, compiled, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh,
+    mulhsu, mulhu, opaque, rem, remu, remuw, remw, store16, store32, store64, store8, unreachable,
 )
 from ftvm.machine.hart.bits import clz, clzw, cpop, cpopw, ctz, ctzw, orc_b, rev8, rol, rolw, ror, rorw
 
@@ -60,14 +60,14 @@ class _Text:
 _TLB_ENTRY = f"e = np.uint64((va >> 10) & {(c.DATA_TLB_ENTRIES - 1) * c.TLB_WORDS})"
 
 
-def _access(operation: Operation, advance: str) -> list[str]:
-    """A load or a store, aligned or not, of one page."""
+def _access(operation: Operation, advance: str, exact: bool) -> list[str]:
+    """A load or a store of one page; by the fast core also one that is not aligned."""
     loads = operation.kind in (Kind.LOAD, Kind.FLOAD)
     tag, result = ("tlb[e]", f"{RD} = ") if loads else ("tlb[e + U1]", "")
     poison = " | poison" if operation.kind in (Kind.FLOAD, Kind.FSTORE) else ""
     body = ["    p = np.uint64(va + tlb[e + U2])", f"    {result}{operation.expression}", f"    {advance}"]
     lines = [f"va = {RS1} + {IMM}", _TLB_ENTRY, f"if {tag} == (va & {-4096 | operation.size - 1}{poison}):", *body]
-    if operation.size > 1:
+    if operation.size > 1 and not exact:
         lines += [f"elif {tag} == (va & -4096{poison}) and (va & 4095) <= {4096 - operation.size}:", *body]
     return [*lines, "else:", "    " + _LEAVE.format(SLOW)]
 
@@ -161,7 +161,8 @@ def _read_time(advance: str) -> list[str]:
         f"{RD} = x[{clint.CLOCK_BASE}] + b + x[{clint.MTIME_OFFSET}]",
     ]
     return [
-        f"a = ctl[{c.END}] - left - 1 - x[{clint.CLOCK_TICK}]",
+        # Else LLVM counts -left beside left, in every instruction.
+        f"a = ctl[{c.END}] - opaque(left) - 1 - x[{clint.CLOCK_TICK}]",
         f"b = mulhu(a, x[{clint.CLOCK_RATE}])",
         *_fast_csr(f"{allowed} and b < {1 << 30}", body, advance),
     ]
@@ -175,19 +176,29 @@ _CSR_HANDLERS = {
 }
 
 
-def _handler(operation: Operation, check: list[str]) -> list[str]:
-    """The body of one operation; `check` is what a jump inside the page does about the budget."""
+def _handler(operation: Operation, exact: bool) -> list[str]:
+    """The body of one operation. The exact core, which takes as long to compile as the fast one and runs far less,
+    leaves to the driver what it can.
+    """
+    # What a jump inside the page does about the budget.
+    check = [] if exact else ["if left < floor: break"]
     advance = f"idx += U{operation.length}"
     link = f"{RD} = {PC} + {2 * operation.length}"
     jump = [f"idx += np.uint64({IMM})", *check]
     match operation.kind:
         case Kind.ALU:
             return [f"{RD} = {operation.expression}", advance]
-        case Kind.LOAD | Kind.STORE | Kind.FLOAD | Kind.FSTORE:
-            return _access(operation, advance)
-        case Kind.AMO:
+        case Kind.LOAD | Kind.STORE:
+            return _access(operation, advance, exact)
+        case Kind.FLOAD | Kind.FSTORE if not exact:
+            return _access(operation, advance, exact)
+        case Kind.AMO if not exact:
             return _atomic(operation, advance)
-        case Kind.CSR_FAST:
+        case Kind.FP if not exact:
+            # FS must be Dirty already; an illegal instruction has changed nothing and is the driver's.
+            call = f"call_float(ctl[{c.FLOAT_POINTER}], x, np.int64(w >> U32))"
+            return [f"if poison == 0 and {call} != 0:", "    " + advance, "else:", "    " + _LEAVE.format(SLOW)]
+        case Kind.CSR_FAST if not exact:
             return _CSR_HANDLERS[operation.name](advance)
         case Kind.BRANCH:
             return [f"if {operation.expression}:", *("    " + line for line in jump), "else:", "    " + advance]
@@ -251,13 +262,12 @@ def core_source(name: str, exact: bool) -> str:
         "    op = np.int64(w & UFF)",
         "    left -= 1",
     )
-    check = [] if exact else ["if left < floor: break"]
     word = "if"
     for number, operation in enumerate(OPERATIONS):
         if number < 2:
             continue
         text.add(3, f"{word} op == {number}:  # {operation.name}")
-        text.add(4, *_handler(operation, check))
+        text.add(4, *_handler(operation, exact))
         word = "elif"
     text.add(3, f"elif op == {NUMBER['page_end']}:")
     text.add(4, f"left += 1; npc = {PC}; reason = {_NEXT_PAGE}; break")

@@ -189,6 +189,19 @@ def unreachable(typing_context: Any) -> Any:
     return types.none(), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _opaque(typing_context: Any, word: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = ir.FunctionType(ir.IntType(64), [ir.IntType(64)])
+        return builder.asm(function, "", "=r,0", arguments, False)
+
+    return types.int64(types.int64), generate
+
+
+opaque = cast(Callable[[int], int], _opaque)
+"""The same number, of which LLVM knows nothing: what is computed from it leaves no trace elsewhere in a loop."""
+
+
 def _as_pointer(item: Any) -> Callable[[int], Bytes]:
     @intrinsic  # type: ignore[untyped-decorator,unused-ignore]
     def as_pointer(typing_context: Any, address: Any) -> Any:
@@ -213,6 +226,29 @@ def _call(typing_context: Any, address: Any, ctl: Any, state: Any, mem: Any, cod
 
     return types.int64(types.int64, ctl, state, mem, code, fetch, tlb), generate
 
+
+@intrinsic  # type: ignore[untyped-decorator,unused-ignore]
+def _call_float(typing_context: Any, address: Any, state: Any, word: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        pointee = ir.FunctionType(word, [argument.type for argument in arguments[1:]])
+        outer = ir.FunctionType(word, [argument.type for argument in arguments])
+        # A cold function around it makes LLVM save registers here, and not spare them all over the core.
+        name = "ftvm.call_float"
+        if name not in builder.module.globals:
+            made = ir.Function(builder.module, outer, name)
+            made.linkage = "internal"
+            made.attributes.add("cold")
+            made.attributes.add("noinline")
+            inner = ir.IRBuilder(made.append_basic_block())
+            inner.ret(inner.call(inner.inttoptr(made.args[0], pointee.as_pointer()), made.args[1:]))
+        return builder.call(builder.module.globals[name], arguments)
+
+    return types.int64(types.int64, state, types.int64), generate
+
+
+call_float = cast(Callable[[int, Words, int], int], _call_float)
+"""Call `fp_execute` by its address: what the core calls is not compiled into it."""
 
 call_core = cast(Callable[[int, Words, Words, Bytes, Words, Words, Words], int], _call)
 """Call a core by its address: compiled on its own, it is not compiled again into its caller."""

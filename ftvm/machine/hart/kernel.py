@@ -29,16 +29,21 @@ _CORE_SOURCES = (
 )
 
 _ENTRY_SOURCE = '''\
-"""The one cached entry: what it calls is compiled into it."""
+"""What is cached: what these call is compiled into them."""
 
 from numba import cfunc, int64, types
 
-from ftvm.machine.hart import driver
+from ftvm.machine.hart import driver, fpu
 
 
 @cfunc(int64(types.CPointer(int64)), nopython=True, cache=True, error_model="numpy")
 def serve(control):
     return driver.serve(control)
+
+
+@cfunc(int64(types.CPointer(int64), int64), nopython=True, cache=True, error_model="numpy")
+def float_execute(state, word):
+    return fpu.fp_execute(state, word)
 '''
 
 
@@ -49,6 +54,7 @@ class Kernel:
     serve: Callable[[int], int]
     fast_core: int
     exact_core: int
+    float_execute: int
 
 
 def _packages() -> str:
@@ -165,5 +171,6 @@ def prepare(progress: Progress | None = None) -> Kernel:
     _write_once(folder / "entry.py", _ENTRY_SOURCE)
     entry = _import_file("ftvm.machine.hart._entry", folder / "entry.py")
     prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
-    _kernel = Kernel(prototype(entry.serve.address), cores.core.address, cores.core_exact.address)
+    serve = prototype(entry.serve.address)
+    _kernel = Kernel(serve, cores.core.address, cores.core_exact.address, entry.float_execute.address)
     return _kernel

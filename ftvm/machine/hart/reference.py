@@ -15,6 +15,7 @@ from ftvm.machine.hart.reference_alu import (
     BRANCHES,
     LOADS,
     MASK64,
+    REGISTER,
     REGISTER_IMMEDIATE,
     REGISTER_REGISTER,
     STORES,
@@ -182,6 +183,8 @@ class ReferenceHart:
             self._set(rd, REGISTER_REGISTER[name](rs1, rs2))
         elif name in REGISTER_IMMEDIATE:
             self._set(rd, REGISTER_IMMEDIATE[name](rs1, imm & MASK64))
+        elif name in REGISTER:
+            self._set(rd, REGISTER[name](rs1))
         elif name in LOADS:
             size, is_signed = LOADS[name]
             value = self.memory.load(rs1 + imm & MASK64, size)

@@ -4,10 +4,10 @@ The oracle for `fpu.py` and `softfloat.py`, with which it shares nothing. Regist
 (RISC-V Instruction Set Manual, volume I, chapters "F" and "D"; IEEE 754-2019.)
 
 `fp_operation(name, rm, frm, a, b, c)` does any instruction of F and D but loads and stores. `name` is the encoding's
-(`encodings.py`), `rm` its rounding mode field (None for one that has none), `frm` the mode in fcsr, and `a`, `b`, `c`
-the values of its registers rs1, rs2 and rs3, of the register file that the encoding's fields say, 0 for those that it
-has not. It returns the value for rd, also of the file that the field says, and the flags to set in fcsr; None when
-the instruction is illegal because the rounding mode is reserved.
+(`encodings.py`), `rm` its rounding mode field (0 for one that has none), `frm` the mode in fcsr, and `a`, `b`, `c` the
+values of its registers rs1, rs2 and rs3, of the register file that the encoding's fields say; those that it has not do
+not matter. It returns the value for rd, also of the file that the field says, and the flags to set in fcsr. That the
+rounding mode is not a reserved one is for the caller to check.
 """
 
 from collections.abc import Callable
@@ -347,11 +347,9 @@ COMPARISONS: dict[str, Callable[[Number, Number], Result]] = {
 }
 
 
-def fp_operation(name: str, rm: int | None, frm: int, a: int, b: int = 0, c: int = 0) -> Result | None:
-    """(value for rd, flags) of an instruction, None when its rounding mode is reserved; see the head of this file."""
-    mode = frm if rm == DYN else rm or 0
-    if rm is not None and mode > RMM:
-        return None
+def fp_operation(name: str, rm: int, frm: int, a: int, b: int = 0, c: int = 0) -> Result:
+    """(value for rd, flags) of an instruction; see the head of this file."""
+    mode = frm if rm == DYN else rm
     operation, width, *source = name.split(".")
     if operation == "fcvt":
         return convert(width, source[0], a, mode)

@@ -8,19 +8,21 @@ must give equal digests at every tick.
 from typing import Any
 
 from ftvm.machine import board as b
-from ftvm.machine.bus import RESET_ASKED, bus_read, bus_write
+from ftvm.machine.bus import RESET_ASKED, bus_read, bus_write, devices_advance
 from ftvm.machine.devices.clint import clint_lines, mtime
 from ftvm.machine.devices.htif import ANSWERED, htif_answer, htif_command
 from ftvm.machine.devices.plic import plic_lines
 from ftvm.machine.devices.uart import OUT_CAPACITY, OUT_COUNT
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
+from ftvm.machine.hart.access import RESET
 from ftvm.machine.hart.reference import ReferenceHart
 from ftvm.machine.hart.reference_alu import MASK64, signed
 from ftvm.machine.hart.reference_csr import MSTATUS_UXL_SXL
 from ftvm.machine.hart.reference_mmu import BusError
 from ftvm.machine.machine import Machine, Stop, StopReason
 from ftvm.machine.memory import Memory
+from ftvm.machine.sbi import sbi_call
 
 _CSR_WORDS = {
     "mie": s.MIE,
@@ -156,29 +158,44 @@ class ReferenceMachine(Machine):
     def run_until(self, tick: int) -> Stop:
         bus = MachineBus(self._memory)
         hart = ReferenceHart(bus)
+        if self._state[s.FIRMWARE]:
+            hart.firmware = lambda: self._call_firmware(hart, bus)
         self._take_state(hart)
         while True:
-            if self._state[s.HALT_HOW]:
-                reason = StopReason.HALTED
-            elif self._memory.outputs[OUT_COUNT] >= OUT_CAPACITY:
-                reason = StopReason.OUTPUT
-            elif bus.tick >= tick:
-                reason = StopReason.LIMIT
-            elif hart.is_idle():
-                reason = StopReason.IDLE
-            else:
-                hart.step()
-                if bus.reset_asked:
-                    bus.reset_asked = False
-                    self._put_state(hart)
-                    self._reset_board()
-                    self._take_state(hart)
-                continue
-            break
+            devices_advance(self._state)
+            reason = self._reason_to_stop(hart, tick)
+            if reason is not None:
+                break
+            hart.step()
+            if bus.reset_asked:
+                bus.reset_asked = False
+                self._put_state(hart)
+                self._reset_board()
+                self._take_state(hart)
         self._put_state(hart)
         # The kernel's caches know nothing of what was stored here.
         self.flush_caches()
         return Stop(reason, self.tick)
+
+    def _reason_to_stop(self, hart: ReferenceHart, tick: int) -> StopReason | None:
+        control = self._control
+        sent = control[c.STREAM_OUT_COUNT : c.STREAM_OUT_COUNT + s.STREAMS]
+        if self._state[s.HALT_HOW]:
+            return StopReason.HALTED
+        if control[c.WANTS]:
+            control[c.WANTS] = 0
+            return StopReason.WANTS
+        if self._memory.outputs[OUT_COUNT] >= OUT_CAPACITY or max(sent) >= c.STREAM_OUT_STOP:
+            return StopReason.OUTPUT
+        if hart.bus.tick >= tick:
+            return StopReason.LIMIT
+        return StopReason.IDLE if hart.is_idle() else None
+
+    def _call_firmware(self, hart: ReferenceHart, bus: MachineBus) -> None:
+        """The built-in SBI is the kernel's own: it works on the state array."""
+        self._put_state(hart)
+        bus.reset_asked = sbi_call(self._control, self._state) == RESET
+        self._take_state(hart)
 
     def _take_state(self, hart: ReferenceHart) -> None:
         state = [int(word) & MASK64 for word in self._state[: s.CLOCK_AT]]

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
@@ -22,12 +22,16 @@ LOOPBACK = "127.0.0.1"
 HOST = "10.0.2.2"
 
 
-@pytest.fixture(autouse=True)
-def _library() -> None:
+def needs_library() -> None:
     try:
         slirp_library.load()
     except FtvmError:
         lack("libslirp is missing: apt-get install libslirp0")
+
+
+@pytest.fixture(autouse=True)
+def _library() -> None:
+    needs_library()
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
@@ -103,6 +107,18 @@ def test_a_published_port_leads_to_the_guest_and_the_flow_outlives_a_silence() -
             inside.send(b"the last word")
             station.turn(0.0)
             assert client.recv(100) == b"the last word"
+
+
+def test_many_clients_may_come_at_once() -> None:
+    """None of them waits for the time in which TCP tries again, a second."""
+    port = free_port()
+    with open_station(Publish(LOOPBACK, port, 7)) as station, ExitStack() as stack:
+        station.listening.add(7)
+        for _ in range(50):
+            client = stack.enter_context(socket.socket())
+            client.settimeout(0.5)
+            client.connect((LOOPBACK, port))  # nobody accepts meanwhile
+        station.wait(lambda: len(station.accepted) == 50)
 
 
 def test_datagrams_go_out_and_come_back() -> None:

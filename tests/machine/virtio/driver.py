@@ -5,7 +5,6 @@ Around every array that compiled code gets by pointer lie guards; `Board.check_g
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from ftvm.machine.board import PLIC_BASE, RAM_BASE, VIRTIO_BASE, VIRTIO_STRIDE, BoardConfig, DiskConfig, NetConfig
 from ftvm.machine.bus import bus_read, bus_write, devices_reset, interrupt_lines
 from ftvm.machine.devices.virtio import device as d
+from ftvm.machine.devices.virtio.entropy import entropy_receive
 from ftvm.machine.devices.virtio.slots import configure
 from ftvm.machine.devices.virtio.transport import virtio_receive
 from ftvm.machine.hart import control as c
@@ -55,20 +55,22 @@ class Board:
         self.memory = Memory(config.ram_mib << 20, disks)
         self.state, self.control = self.memory.state, self.memory.control
         self._areas: list[NDArray[np.uint8]] = []
-        self.memory.bytes = self._guard(c.MEMORY_POINTER, self.memory.bytes)
-        self.memory.flags = self._guard(c.PAGE_FLAGS_POINTER, self.memory.flags)
-        self._guard(c.CHAIN_POINTER, np.zeros(c.CHAIN_WORDS * 8, np.uint8))
+        unguarded = self.memory.bytes
+        self.memory.bytes = self._guard(c.MEMORY_POINTER, len(unguarded))
+        self.memory.bytes[:] = unguarded
+        self.memory.flags = self._guard(c.PAGE_FLAGS_POINTER, len(self.memory.flags))
+        self._guard(c.CHAIN_POINTER, c.CHAIN_WORDS * 8)
         self.sent_bytes = [
-            self._guard(c.STREAM_OUT_POINTER + stream, np.zeros(size, np.uint8))
-            for stream, size in enumerate(c.STREAM_OUT_SIZES)
+            self._guard(c.STREAM_OUT_POINTER + stream, size) for stream, size in enumerate(c.STREAM_OUT_SIZES)
         ]
         configure(self.state, config, self.memory.ram_bytes)
         devices_reset(self.control, self.state)
 
-    def _guard(self, pointer: int, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        area: NDArray[np.uint8] = np.full(len(array) + 2 * GUARD_BYTES, GUARD, np.uint8)
+    def _guard(self, pointer: int, size: int) -> NDArray[np.uint8]:
+        """An array of zeros in place of the one that stands at this word of the control array."""
+        area: NDArray[np.uint8] = np.zeros(size + 2 * GUARD_BYTES, np.uint8)
+        area[:GUARD_BYTES] = area[-GUARD_BYTES:] = GUARD
         inner = area[GUARD_BYTES:-GUARD_BYTES]
-        inner[:] = array
         self.control[pointer] = inner.ctypes.data
         self._areas.append(area)
         return inner
@@ -86,6 +88,12 @@ class Board:
     def write(self, address: int, value: int, size: int = 4) -> bool:
         signed = (value & (1 << 64) - 1 ^ 1 << 63) - (1 << 63)
         return bus_write(self.control, self.state, address, size, signed) == 1
+
+    def supply(self, data: bytes) -> None:
+        """Random bytes, as `Machine.apply` does with an Entropy."""
+        at = RAM_BYTES + c.ENTROPY_AT
+        self.memory.bytes[at : at + len(data)] = np.frombuffer(data, np.uint8)
+        entropy_receive(self.control, self.state, len(data))
 
     def load(self, address: int, size: int) -> bytes:
         at = address - RAM_BASE
@@ -302,8 +310,3 @@ def descriptor(address: int, size: int, flags: int, following: int = 0) -> bytes
     return b"".join(
         number.to_bytes(length, "little") for number, length in ((address, 8), (size, 4), (flags, 2), (following, 2))
     )
-
-
-def contents(board: Board) -> dict[str, Any]:
-    """Everything that a device could have changed, for comparison."""
-    return {"memory": board.memory.bytes.copy(), "state": board.state.copy()}

@@ -1,12 +1,14 @@
 """The entropy device: virtio 1.2, section 5.4."""
 
+from collections.abc import Callable
+
 import pytest
 
+from ftvm.machine.board import RAM_BASE
 from ftvm.machine.devices.virtio import device as d
-from ftvm.machine.devices.virtio.entropy import entropy_receive
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
-from tests.machine.virtio.driver import ENTROPY_SLOT, RAM_BYTES, STATUS, Board, Device
+from tests.machine.virtio.driver import ENTROPY_SLOT, QUEUE_READY, QUEUE_SEL, RAM_BYTES, STATUS, Board, Device
 
 PLACE = RAM_BYTES + c.ENTROPY_AT
 
@@ -21,13 +23,6 @@ def device(board: Board) -> Device:
     return Device(board, ENTROPY_SLOT)
 
 
-def supply(board: Board, data: bytes) -> None:
-    """As `Machine.apply` does with an Entropy entry."""
-    for at, byte in enumerate(data):
-        board.memory.bytes[PLACE + at] = byte
-    entropy_receive(board.control, board.state, len(data))
-
-
 def wanted(board: Board) -> int:
     return int(board.state[s.ENTROPY_WANTED])
 
@@ -40,7 +35,7 @@ def test_it_asks_for_what_the_buffers_hold_and_gives_what_comes(board: Board, de
     assert (wanted(board), int(board.control[c.WANTS])) == (17, 1)
     assert queue.done() == []
     board.control[c.WANTS] = 0
-    supply(board, bytes(range(1, 18)))
+    board.supply(bytes(range(1, 18)))
     assert [(head, written, data) for head, written, data in queue.done()] == [
         (0, 7, bytes(range(1, 8))),
         (2, 10, bytes(range(8, 18))),
@@ -54,7 +49,7 @@ def test_what_it_gave_away_is_not_kept(board: Board, device: Device) -> None:
     queue.add(8)
     queue.notify()
     board.memory.flags[:] = 0
-    supply(board, b"secret!!")
+    board.supply(b"secret!!")
     assert not board.memory.bytes[PLACE : PLACE + c.ENTROPY_SIZE].any()
     assert board.memory.flags[PLACE >> 12] == c.DIRTY_ALL
 
@@ -64,7 +59,7 @@ def test_less_than_it_asked_for_fills_one_buffer_partly_and_it_asks_again(board:
     queue.add(8, head=0)
     queue.add(8, head=1)
     queue.notify()
-    supply(board, b"abc")
+    board.supply(b"abc")
     assert [(written, data[:3]) for _, written, data in queue.done()] == [(3, b"abc")]
     assert (wanted(board), int(board.control[c.WANTS])) == (8, 1)
 
@@ -74,7 +69,7 @@ def test_it_asks_for_a_bounded_number_of_bytes(board: Board, device: Device) -> 
     queue.add(30_000)
     queue.notify()
     assert wanted(board) == c.ENTROPY_SIZE
-    supply(board, bytes(c.ENTROPY_SIZE))
+    board.supply(bytes(c.ENTROPY_SIZE))
     assert [written for _, written, _ in queue.done()] == [c.ENTROPY_SIZE]
 
 
@@ -84,7 +79,7 @@ def test_a_reset_forgets_the_question(board: Board, device: Device) -> None:
     queue.notify()
     device.write(STATUS, 0)
     assert wanted(board) == 0
-    supply(board, b"late")
+    board.supply(b"late")
     assert board.load(queue.base + 0x4000, 8) == bytes(8)
     assert not board.memory.bytes[PLACE : PLACE + c.ENTROPY_SIZE].any()
 
@@ -96,3 +91,26 @@ def test_a_buffer_that_cannot_be_written_breaks_the_device(board: Board, device:
     queue.notify()
     assert device.needs_reset
     assert wanted(board) == 0
+
+
+def stop(device: Device) -> None:
+    device.write(QUEUE_SEL, 0)
+    device.write(QUEUE_READY, 0)
+
+
+def corrupt(device: Device) -> None:
+    device.board.store(RAM_BASE + 0x2_0000, bytes(16))
+
+
+@pytest.mark.parametrize("spoil", [stop, corrupt])
+def test_it_asks_no_more_when_there_is_nothing_left_to_fill(
+    board: Board, device: Device, spoil: Callable[[Device], None]
+) -> None:
+    """A host that answers as long as it is asked comes to an end."""
+    [queue] = device.start()
+    queue.add(8)
+    queue.notify()
+    spoil(device)
+    board.supply(b"12345678")
+    assert wanted(board) == 0
+    assert queue.done() == []

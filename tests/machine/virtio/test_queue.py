@@ -148,6 +148,12 @@ def run_ahead(board: Board, queue: Queue) -> None:
         queue.add(READ, 512, 1)
 
 
+def nested(board: Board, queue: Queue) -> None:
+    """The second table would be right by itself."""
+    board.store(TABLE + 0x100, descriptor(*STATUS_BYTE))
+    table(HEADER, (TABLE + 0x100, 16, INDIRECT, 0))(board, queue)
+
+
 BASE = RAM_BASE + 0x2_0000
 PLACE, TABLE = BASE + 0x8000, BASE + 0x9000
 HEADER = (PLACE, 16, NEXT, 1)
@@ -184,7 +190,7 @@ MISDEEDS: dict[str, Misdeed] = {
     "buffer around the end of addresses": chain(HEADER, ((1 << 64) - 256, 512, NEXT | WRITE, 2), STATUS_BYTE),
     "address with the highest bit": chain(HEADER, ((1 << 63) | PLACE, 512, NEXT | WRITE, 2), STATUS_BYTE),
     "longest possible buffer": chain(HEADER, (PLACE, 0xFFFFFFFF, NEXT | WRITE, 2), STATUS_BYTE),
-    "indirect inside indirect": table(HEADER, (TABLE, 32, INDIRECT, 0)),
+    "indirect inside indirect": nested,
     "indirect with next": table(HEADER, STATUS_BYTE, flags=INDIRECT | NEXT),
     "table of no length": table(HEADER, STATUS_BYTE, size=0),
     "table of half a descriptor": table(HEADER, STATUS_BYTE, size=40),
@@ -253,24 +259,24 @@ def test_a_chain_that_its_own_data_overwrite_is_the_chain_it_was(board: Board) -
     board.check_guards()
 
 
-def test_the_longest_chain_is_taken_whole(board: Board) -> None:
+@pytest.mark.parametrize("indirect", [False, True])
+def test_the_longest_chain_is_taken_whole(board: Board, indirect: bool) -> None:
     _device, disk = started(board, INDIRECT_DESC, size=256)
-    for indirect in (False, True):
-        place = disk.base + 0x8000
-        entries = [(place + n, 1, NEXT, n + 1) for n in range(16)]
-        entries += [(place + 0x100 + n, 1 if n < 239 else 512 - 239, NEXT | WRITE, 17 + n) for n in range(239)]
-        entries += [(place + 0x1000, 512 - 239, WRITE, 0)]
-        data = b"".join(descriptor(*entry) for entry in entries)
-        assert len(entries) == 256
-        if indirect:
-            board.store(disk.base + 0x6000, data)
-            disk.descriptor(0, disk.base + 0x6000, len(data), INDIRECT)
-        else:
-            board.store(disk.descriptors, data)
-        disk.offer(0)
-        disk.notify()
-        assert [written for _, written, _ in disk.done()] == [1], "no whole sector, so an error, in the last byte"
-        assert board.load(place + 0x1000 + 512 - 240, 1) == b"\1"
+    place = disk.base + 0x8000
+    entries = [(place + n, 1, NEXT, n + 1) for n in range(16)]
+    entries += [(place + 0x100 + 2 * n, 2, NEXT | WRITE, 17 + n) for n in range(239)]
+    entries += [(place + 0x1000, 512 - 2 * 239 + 1, WRITE, 0)]
+    data = b"".join(descriptor(*entry) for entry in entries)
+    assert len(entries) == c.CHAIN_SEGMENTS_MAX
+    if indirect:
+        board.store(disk.base + 0x6000, data)
+        disk.descriptor(0, disk.base + 0x6000, len(data), INDIRECT)
+    else:
+        board.store(disk.descriptors, data)
+    disk.offer(0)
+    disk.notify()
+    assert [written for _, written, _ in disk.done()] == [513]
+    assert board.load(place + 0x100, 478) + board.load(place + 0x1000, 35) == driver.pattern(0, 512) + b"\0"
 
 
 def test_one_notification_does_at_most_a_queue_of_chains(board: Board) -> None:

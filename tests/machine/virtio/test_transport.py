@@ -102,11 +102,26 @@ def test_a_queue_that_is_ready_cannot_be_moved(board: Board) -> None:
     queue = device.start()[0]
     before = board.state.copy()
     device.write(driver.QUEUE_SEL, 0)
-    for offset in (0x38, 0x44, 0x80, 0x84, 0x90, 0x94, 0xA0, 0xA4):
+    for offset in (0x38, 0x80, 0x84, 0x90, 0x94, 0xA0, 0xA4):
         device.write(offset, 0)
     assert (board.state == before).all()
     assert device.read(driver.QUEUE_READY) == 1
     assert len(queue.run(bytes(16), 512, 1)) == 513
+
+
+def test_a_queue_that_was_stopped_does_nothing_and_can_be_set_up_elsewhere(board: Board) -> None:
+    device = Device(board, DISK_SLOT)
+    queue = device.start()[0]
+    queue.run(bytes(16), 512, 1)
+    device.write(driver.QUEUE_SEL, 0)
+    device.write(driver.QUEUE_READY, 0)
+    assert device.read(driver.QUEUE_READY) == 0
+    queue.add(bytes(16), 512, 1)
+    queue.notify()
+    assert queue.done() == []
+    other = driver.Queue(board, device.at, 0, 4, queue.base + 0x4_0000)
+    other.set_up()
+    assert len(other.run(bytes(16), 512, 1)) == 513
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def _fill(ctl: Words, state: Words, at: int, count: int) -> None:
 def entropy_receive(ctl: Words, state: Words, count: int) -> None:
     """`count` random bytes stand at ENTROPY_AT; they are not kept there."""
     at = find_device(state, ENTROPY_DEVICE)
+    state[s.ENTROPY_WANTED] = 0
     if at >= 0 and queue_runs(state, at, 0):
         _fill(ctl, state, at, min(count, c.ENTROPY_SIZE))
         if queue_runs(state, at, 0):

@@ -69,7 +69,7 @@ def areas_fit(ctl: Words, size: int, size_max: int, descriptors: int, available:
 
 @compiled
 def make_ready(ctl: Words, state: Words, at: int, queue: int, size_max: int) -> None:
-    """QueueReady: from here on the queue's words do not change before a reset."""
+    """QueueReady: from here on the queue's words do not change before it is stopped."""
     descriptors, available, used = state[queue + DESCRIPTORS], state[queue + AVAILABLE], state[queue + USED]
     if areas_fit(ctl, state[queue + QUEUE_SIZE], size_max, descriptors, available, used):
         state[queue + READY] = 1
@@ -109,9 +109,9 @@ def _read_chain(ctl: Words, table: int, entries: int, head: int, indirect: int) 
     chain = as_words(ctl[c.CHAIN_POINTER])
     for word in range(SEGMENTS_AT):
         chain[word] = 0
-    index, steps = head, 0
-    while index < entries and steps < entries:
-        steps += 1
+    index = head
+    # It ends: each turn but one adds a segment, and there is room for so many only.
+    while index < entries:
         entry = table + DESCRIPTOR_SIZE * index
         address, size = load64(mem, entry), load32u(mem, entry + 8)
         flags, index = load16u(mem, entry + 12), load16u(mem, entry + 14)
@@ -120,7 +120,7 @@ def _read_chain(ctl: Words, table: int, entries: int, head: int, indirect: int) 
             if not indirect or flags & NEXT or table < 0 or size % DESCRIPTOR_SIZE or entries > c.CHAIN_SEGMENTS_MAX:
                 return False
             # In the table it points to there is no further one, and the walk starts anew; an empty one ends it.
-            indirect, index, steps = 0, 0, 0
+            indirect, index = 0, 0
             continue
         if not _add_segment(ctl, address, size, flags & WRITE):
             return False

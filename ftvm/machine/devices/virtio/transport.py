@@ -162,8 +162,12 @@ def _set_half(state: Words, word: int, upper: int, value: int) -> None:
 
 @compiled
 def _write_queue(ctl: Words, state: Words, at: int, queue: int, offset: int, value: int) -> None:
-    """A register of the queue that is selected. While it is ready, it only changes by a reset of the device."""
-    if state[queue + READY] or not state[at + STATUS] & FEATURES_OK:
+    """A register of the queue that is selected. While it is ready, all that can be done to it is to stop it."""
+    if state[queue + READY]:
+        if offset == QUEUE_READY_AT:
+            state[queue + READY] = value & 1
+        return
+    if not state[at + STATUS] & FEATURES_OK:
         return
     area, upper = offset & ~4, offset & 4
     if offset == QUEUE_SIZE_AT:

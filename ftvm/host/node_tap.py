@@ -1,0 +1,123 @@
+"""A node's own TAP interface, where the guest's network card needs no edge.
+
+Every node has one on its own host, in one and the same network; only the live node uses it. What the guest says is
+written while this node's lease lasts (see `ftvm.replication.local_streams`), and not otherwise: after a pause of the
+process the lease is over before anything is written. What comes in goes to the guest, each frame in an entry of its
+own, so that a log never ends in the middle of one. Who goes live says so to the network's switches, by RARP frames
+from the guest's address, as QEMU does after a migration (RFC 903; QEMU net/announce.c): from then on they send the
+guest's frames to this host.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import trio
+
+from ftvm.host.network import DEVICE, FrameDecoder, Network, encode_frame
+from ftvm.log.entry import INPUT_SIZE_MAX
+from ftvm.replication.node import Node
+
+ANNOUNCE_AFTER_S = (0.0, 0.05, 0.15, 0.35, 0.75)
+"""The first one may be lost."""
+
+RARP, RARP_REQUEST_REVERSE = 0x8035, 3
+BROADCAST = b"\xff" * 6
+
+
+class NodeTap:
+    """`core` is the life that counts now; `give` hands it a frame for the guest."""
+
+    def __init__(self, network: Network, mac: str, core: Callable[[], Node], give: Callable[[bytes], None]) -> None:
+        self._network = network
+        self._announcement = _announcement(bytes.fromhex(mac.replace(":", "")))
+        self._core = core
+        self._give = give
+        self._decoder = FrameDecoder()
+        self._announce_at: list[float] = []
+        self._scope = trio.CancelScope()
+        self._waiting: bytes | None = None
+        self.fenced = 0
+        """Frames that were not written, for the lease was over."""
+        self.announced = 0
+
+    async def run(self) -> None:
+        """Until cancelled, and then it is closed. Raises `FtvmError` when the interface is gone."""
+        try:
+            while True:
+                self._pump()
+                with trio.CancelScope() as self._scope:
+                    self._set_deadline()
+                    await trio.lowlevel.wait_readable(self._network.fileno())
+        finally:
+            self._network.close()
+
+    # ---- to the world
+
+    def emit(self, data: bytes) -> None:
+        """Whole frames of the guest's."""
+        for frame in self._decoder.feed(data):
+            self._write(frame)
+
+    def go_live(self) -> None:
+        now_s = trio.current_time()
+        self._announce_at = [now_s + after_s for after_s in ANNOUNCE_AFTER_S]
+        self._announce()
+        self._set_deadline()
+
+    def kick(self) -> None:
+        """The core may have room again."""
+        if self._waiting is not None:
+            self._scope.deadline = trio.current_time()
+
+    def _announce(self) -> None:
+        while self._announce_at and trio.current_time() >= self._announce_at[0]:
+            self._announce_at.pop(0)
+            self.announced += self._write(self._announcement)
+
+    def _write(self, frame: bytes) -> bool:
+        if time.monotonic_ns() >= self._core().lease_until_ns:
+            self.fenced += 1
+            return False
+        self._network.send(frame)
+        return True
+
+    # ---- from the world
+
+    def _pump(self) -> None:
+        """Do what is due, and give the guest what there is room for. While this node is not live, frames come to
+        nothing here."""
+        self._announce()
+        self._network.process()
+        core = self._core()
+        if not core.lease_until_ns:
+            self._waiting = None
+            while self._network.receive() is not None:
+                pass
+            return
+        while frame := self._waiting or self._network.receive():
+            self._waiting = None
+            data = encode_frame(frame)
+            if len(data) > INPUT_SIZE_MAX:
+                continue
+            if core.local_room(DEVICE) < len(data):
+                self._waiting = frame
+                break
+            self._give(data)
+
+    def _set_deadline(self) -> None:
+        self._scope.deadline = self._announce_at[0] if self._announce_at else float("inf")
+
+    def describe(self) -> dict[str, Any]:
+        """For `ftvm status`."""
+        return {**asdict(self._network.statistics()), "fenced": self.fenced, "announced": self.announced}
+
+
+def _announcement(mac: bytes) -> bytes:
+    """Who asks for the address of `mac`: nobody answers, and every switch has learnt where it is."""
+    request = struct.pack("!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, RARP_REQUEST_REVERSE, mac, bytes(4), mac, bytes(4))
+    return (BROADCAST + mac + RARP.to_bytes(2, "big") + request).ljust(60, b"\0")

@@ -1,0 +1,200 @@
+"""Connections into a guest, by a port of the edge and by the nodes' own interfaces, while nodes are killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from ftvm.demo.stage import NODES, Stage
+from ftvm.demo.system import free_ports
+from ftvm.errors import FtvmError
+from ftvm.host.network import slirp_library
+from tests.host.pair import LOOPBACK, core_state, ended, kill, make, open_pair, run
+from tests.namespaces import Network, open_network, require_namespaces
+from tests.needs import lack
+
+KILLS = 3
+NET = "net = true\n"
+ADDRESSES = {"alpha": "10.80.0.1", "beta": "10.80.0.2", "client": "10.80.0.3"}
+GUEST, ECHO_PORT = "10.80.0.15", 7
+TAP = "tap0,bridge=br0"
+
+
+async def echo(stream: trio.SocketStream, what: bytes) -> None:
+    await stream.send_all(what)
+    said = b""
+    while len(said) < len(what):
+        said += (part := await stream.receive_some())
+        assert part, "the guest ended the connection"
+    assert said == what
+
+
+async def talk(stream: trio.SocketStream, rounds: int, counter: list[int]) -> None:
+    for _ in range(rounds):
+        counter[0] += 1
+        await echo(stream, b"round %d" % counter[0])
+
+
+async def states(stage: Stage) -> dict[str, str]:
+    """Which node is the primary, and which the shadow, once one is protected by the other."""
+    while True:
+        found = {}
+        for name in NODES:
+            try:
+                found[(await stage.status(name))["core"]["state"]] = name
+            except FtvmError:
+                continue
+        if set(found) == {"PROTECTED", "IN_SYNC"}:
+            return found
+        await trio.sleep(0.02)
+
+
+async def survive_kills(stage: Stage, stream: trio.SocketStream) -> None:
+    """`KILLS` times: the connection goes on when the primary is killed, and when it has come back as a shadow."""
+    counter = [0]
+    await talk(stream, 20, counter)
+    for _ in range(KILLS):
+        primary = (await states(stage))["PROTECTED"]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, stream, 100, counter)
+            kill(stage, primary)
+        await ended(stage, primary)
+        stage.start_node(primary, "shadow")
+        await talk(stream, 20, counter)
+    await states(stage)
+    await talk(stream, 20, counter)
+
+
+def test_a_connection_by_a_published_port_survives_every_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        slirp_library.load()
+    except FtvmError:
+        lack("libslirp is missing: apt-get install libslirp0")
+    (port,) = free_ports(1)
+    monkeypatch.setenv("FTVM_EDGE_PUBLISH", f"{port}:{ECHO_PORT}")
+
+    async def main() -> None:
+        async with (
+            open_pair(tmp_path, "net-echo", devices=NET, sessions="plain") as stage,
+            await trio.open_tcp_stream(LOOPBACK, port) as stream,
+        ):
+            await survive_kills(stage, stream)
+            network = (await stage.status("edge"))["network"]
+            assert network["kind"] == "user"
+            assert network["flows"] == 1
+            assert network["dropped_to_guest"] == 0
+            command = [sys.executable, "-m", "ftvm", "status", str(stage.toml)]
+            shown = await trio.run_process(command, capture_stdout=True, env={**os.environ, "COLUMNS": "250"})
+            said = f"network user: 1 flows, {network['from_guest']} frames from the guest"
+            assert said in shown.stdout.decode()
+
+    run(main, timeout_s=120.0)
+
+
+# ---- the nodes' own interfaces
+
+
+class Hosts(Stage):
+    """Each node in a namespace, with a bridge in which the guest's interface is beside the host's."""
+
+    network: Network
+
+    def run(self, name: str, command: Any) -> None:
+        with (self.folder / f"{name}.out").open("ab") as out:
+            self._processes[name] = self.network[name].start(
+                *command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=self.folder
+            )
+
+    def bridge(self, name: str) -> None:
+        host = self.network[name]
+        steps = f"""link add br0 address {host.link_address} type bridge
+            link set dev eth0 master br0
+            addr flush dev eth0
+            addr add {host.address}/24 dev br0
+            link set dev br0 up"""
+        for step in steps.splitlines():
+            done = host.run("ip", *step.split())
+            assert done.returncode == 0, done.stderr
+
+    def connect(self) -> socket.socket:
+        """To the guest, from the third host."""
+        client = self.network["client"].socket(socket.AF_INET, socket.SOCK_STREAM)
+        client.settimeout(20)
+        client.connect((GUEST, ECHO_PORT))
+        client.setblocking(False)
+        return client
+
+
+@asynccontextmanager
+async def open_hosts(folder: Path) -> AsyncIterator[Hosts]:
+    require_namespaces()
+    with open_network(ADDRESSES) as network:
+        config = make(folder, "net-echo", devices=NET, sessions="plain").config
+        text = (folder / "machine.toml").read_text()
+        for name in NODES:
+            listen = f'listen = "{config.node(name).listen}"'
+            text = text.replace(listen, f'listen = "{ADDRESSES[name]}:7001"\ntap = "{TAP}"')
+        (folder / "machine.toml").write_text(text)
+        stage = Hosts(folder, config)
+        stage.network = network
+        try:
+            for name in NODES:
+                stage.bridge(name)
+            stage.start_node("alpha", "primary")
+            stage.start_node("beta", "shadow")
+            await states(stage)
+            yield stage
+        finally:
+            await trio.to_thread.run_sync(stage.stop)
+
+
+def test_a_connection_by_the_nodes_own_interfaces_survives_every_kill(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_hosts(tmp_path) as stage:
+            client = await trio.to_thread.run_sync(stage.connect)
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(client)) as stream:
+                await survive_kills(stage, stream)
+            primary = (await states(stage))["PROTECTED"]
+            assert (await stage.status(primary))["tap"]["announced"] > 0
+
+    run(main, timeout_s=120.0)
+
+
+def test_a_primary_that_was_stopped_and_goes_on_writes_nothing_to_its_interface(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_hosts(tmp_path) as stage:
+            client = await trio.to_thread.run_sync(stage.connect)
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(client)) as stream:
+                counter = [0]
+                await talk(stream, 50, counter)
+                before = (await stage.status("alpha"))["tap"]
+                stage.signal("alpha", signal.SIGSTOP)
+                await core_state(stage, "beta", "SOLO", generation=2)
+                await talk(stream, 50, counter)
+                stage.signal("alpha", signal.SIGCONT)
+                assert await states(stage) == {"PROTECTED": "beta", "IN_SYNC": "alpha"}
+                after = (await stage.status("alpha"))["tap"]
+                assert after["from_guest"] == before["from_guest"]
+                await talk(stream, 50, counter)
+
+    run(main, timeout_s=120.0)
+
+
+def test_an_interface_that_cannot_be_had_ends_the_node_with_a_line(tmp_path: Path) -> None:
+    require_namespaces()
+    stage = make(tmp_path, "net-echo", devices=NET)
+    text = (tmp_path / "machine.toml").read_text().replace('log = "', 'tap = "none-such"\nlog = "')
+    (tmp_path / "machine.toml").write_text(text)
+    command = [sys.executable, "-m", "ftvm", "primary", str(stage.toml), "--node", "alpha"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))
+    assert done.returncode == 2
+    assert "there is no interface none-such; make it: ip tuntap add" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
