@@ -67,6 +67,7 @@ def test_the_guest_boots_to_a_shell_serves_redis_and_leaves_its_disk_clean(
     with in_qemu(replace(debian_guest, disk=disk), ON_DISK, net, keeps=True) as console:
         at_prompt(console)
         assert say(console, "tty; hostname; whoami") == "/dev/ttyS0\nftvm\nroot"
+        assert say(console, "ps -o comm | grep -c '^bash$'") == "1"
         assert "inet addr:10.0.2.15" in say(console, "ifconfig eth0")
         assert say(console, "cat /etc/resolv.conf") == "nameserver 10.0.2.3"
         assert "Running" in say(console, "sleep 1000 & jobs")

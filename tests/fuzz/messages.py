@@ -63,6 +63,9 @@ class Draw:
     def number(self) -> int:
         return self._chance.choice(self._near)
 
+    def cells(self) -> int:
+        return self._chance.choice((80, 0, 1, 0xFFFF))
+
     def gen(self) -> int:
         return self._chance.choice(self._gens)
 
@@ -119,6 +122,7 @@ class Draw:
 
 _FIELDS: dict[object, Callable[[Draw], object]] = {
     codec.NUMBER: Draw.number,
+    codec.CELLS: Draw.cells,
     codec.FLAG: Draw.flag,
     codec.DATA: Draw.data,
     codec.LIFE: Draw.life,

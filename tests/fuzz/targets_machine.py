@@ -23,7 +23,7 @@ CODE = b"\x13\0\0\0" * 64
 _SNAPSHOT_HEAD = 28
 RAM_MIB_TRIED_MAX = 16
 """A snapshot of a larger machine is read, but not laid out here to be encoded again."""
-MACHINE_SIZE_MAX = 48 * MIB
+MACHINE_SIZE_MAX = 80 * MIB
 """A machine with the least RAM, before anything is copied into it."""
 
 INFLATE = 1100
@@ -143,7 +143,7 @@ TARGETS: Sequence[Target] = (
         (),
         _drivers,
         surroundings=_compiled,
-        memory_base=192 * MIB,
+        memory_base=3 * MACHINE_SIZE_MAX,
         size_max=4000,
         weight=10,
     ),

@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from ftvm import config
+from ftvm.config.machine import RAM_MIB_MAX
 from ftvm.demo.resp import RespClient, RespError, encode_command
 from ftvm.errors import ConfigError, ImageError
 from ftvm.guests import path as guest_path
@@ -72,7 +73,7 @@ class _Toml:
     def run(self, data: bytes) -> None:
         self._path.write_bytes(data)
         loaded = config.load(self._path)
-        assert 1 <= loaded.machine.ram_mib <= config.RAM_MIB_MAX
+        assert 1 <= loaded.machine.ram_mib <= RAM_MIB_MAX
         assert len(loaded.nodes) >= 2
         assert config.load(self._path) == loaded
 

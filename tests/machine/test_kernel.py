@@ -78,3 +78,17 @@ def test_each_slow_step_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_importing_the_machine_does_not_wait_for_numba() -> None:
     code = "import sys, ftvm.machine.machine; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_whatever_the_driver_is_compiled_from_is_part_of_its_folders_name() -> None:
+    """Else a change there would run the old code."""
+    code = (
+        "import sys, ftvm; before = set(sys.modules); import ftvm.machine.hart.driver;"
+        "print(*(name for name in set(sys.modules) - before if name.startswith('ftvm.machine.')))"
+    )
+    names = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    known = {f"ftvm/machine/{name}" for name in kernel._driver_sources()}
+    files = {name.replace(".", "/") + ".py" for name in names if not name.endswith("._cores")}
+    packages = {"ftvm/machine/hart.py", "ftvm/machine/devices.py", "ftvm/machine/devices/virtio.py"}
+    assert files - packages <= known, "the generated _cores is made of the hart's sources"
+    assert "ftvm/machine/devices/virtio/queue.py" in files

@@ -105,6 +105,17 @@ DO_SET_REAL_TIME = 8
 """Argument: nanoseconds since 1970, now."""
 
 DO_READ_WAKE_TIME = 9
+DO_READ_BUS = 10
+"""Arguments: address, size. Returns the value; ARGUMENTS holds 1 afterwards, 0 where nothing answers. This and what
+follows are for the reference interpreter, whose board is the same."""
+DO_WRITE_BUS = 11
+"""Arguments: address, size, value. Returns what `bus_write` does."""
+DO_READ_LINES = 12
+"""The interrupt lines of CLINT and PLIC."""
+DO_READ_MTIME = 13
+DO_ADVANCE_DEVICES = 14
+DO_CALL_FIRMWARE = 15
+"""The built-in SBI, with registers in the state array. Returns an outcome of `access.py`."""
 
 SLOT_WORDS = 2049
 """A page's decoded code: one word per halfword, and PAGE_END."""

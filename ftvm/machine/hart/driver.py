@@ -6,8 +6,17 @@ when an instruction may have changed what the boundary looks at. A stretch never
 the boundary does nothing when there is nothing to do.
 """
 
-from ftvm.machine.bus import devices_advance, devices_reset, interrupt_lines, next_event, uart_changed
-from ftvm.machine.devices.clint import clock, set_clock, wake_time
+from ftvm.machine.bus import (
+    bus_read,
+    bus_write,
+    devices_advance,
+    devices_reset,
+    interrupt_lines,
+    next_event,
+    uart_changed,
+)
+from ftvm.machine.devices.clint import clint_lines, clock, mtime, set_clock, wake_time
+from ftvm.machine.devices.plic import plic_lines
 from ftvm.machine.devices.rtc import alarm_clock, set_real_time
 from ftvm.machine.devices.uart import OUT_CAPACITY, OUT_COUNT, uart_refill
 from ftvm.machine.devices.virtio.entropy import entropy_receive
@@ -312,4 +321,25 @@ def serve(ctl: Words) -> int:
         virtio_resize(state, ctl[c.ARGUMENTS], ctl[c.ARGUMENTS + 1])
     elif command == c.DO_SET_REAL_TIME:
         set_real_time(state, ctl[c.ARGUMENTS])
+    else:
+        return _serve_reference(ctl, state, command)
+    return 0
+
+
+@compiled
+def _serve_reference(ctl: Words, state: Words, command: int) -> int:
+    """The board of a machine whose hart is the reference interpreter."""
+    address, size = ctl[c.ARGUMENTS], ctl[c.ARGUMENTS + 1]
+    if command == c.DO_READ_BUS:
+        ctl[c.ARGUMENTS], value = bus_read(ctl, state, address, size)
+        return value
+    if command == c.DO_WRITE_BUS:
+        return bus_write(ctl, state, address, size, ctl[c.ARGUMENTS + 2])
+    if command == c.DO_READ_LINES:
+        return clint_lines(state) | plic_lines(state)
+    if command == c.DO_READ_MTIME:
+        return mtime(state)
+    if command == c.DO_CALL_FIRMWARE:
+        return sbi_call(ctl, state)
+    devices_advance(state)
     return 0

@@ -27,6 +27,8 @@ _CORE_SOURCES = (
     "devices/clint.py",
     *(f"hart/{n}.py" for n in ("bits", "control", "encodings", "formats", "generate", "jit", "operations", "state")),
 )
+_DRIVER_SOURCES = ("board.py", "bus.py", "dma.py", "sbi.py")
+"""Beside all devices and the hart."""
 
 _ENTRY_SOURCE = '''\
 """What is cached: what these call is compiled into them."""
@@ -66,9 +68,9 @@ def _packages() -> str:
 
 
 def _driver_sources() -> list[str]:
-    paths = [*_MACHINE.glob("*.py"), *_MACHINE.glob("devices/*.py"), *_MACHINE.glob("hart/*.py")]
-    names = sorted(str(path.relative_to(_MACHINE)) for path in paths)
-    return [name for name in names if "/" in name or name in ("board.py", "bus.py")]
+    paths = [_MACHINE / name for name in _DRIVER_SOURCES]
+    paths += [*_MACHINE.glob("devices/**/*.py"), *_MACHINE.glob("hart/*.py")]
+    return sorted(str(path.relative_to(_MACHINE)) for path in paths)
 
 
 def _hash(sources: list[str]) -> str:

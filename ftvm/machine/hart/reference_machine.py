@@ -5,13 +5,12 @@ place, and devices are the machine's own. So one image and one log on a `Machine
 must give equal digests at every tick.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from ftvm.machine import board as b
-from ftvm.machine.bus import RESET_ASKED, bus_read, bus_write, devices_advance
-from ftvm.machine.devices.clint import clint_lines, mtime
+from ftvm.machine.bus import RESET_ASKED
 from ftvm.machine.devices.htif import ANSWERED, htif_answer, htif_command
-from ftvm.machine.devices.plic import plic_lines
 from ftvm.machine.devices.uart import OUT_CAPACITY, OUT_COUNT
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
@@ -22,7 +21,6 @@ from ftvm.machine.hart.reference_csr import MSTATUS_UXL_SXL
 from ftvm.machine.hart.reference_mmu import BusError
 from ftvm.machine.machine import Machine, Stop, StopReason
 from ftvm.machine.memory import Memory
-from ftvm.machine.sbi import sbi_call
 
 _CSR_WORDS = {
     "mie": s.MIE,
@@ -56,8 +54,10 @@ _CSR_WORDS = {
 class MachineBus:
     """The board of a `Machine`, as the reference hart sees it: plain integers, one access at a time."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, call: Callable[..., int]) -> None:
+        """`call` asks the kernel for a `DO_*`: devices are the machine's own."""
         self._memory = memory
+        self._call = call
         self._state: Any = memory.state
         self._bytes = memory.bytes.data
         self.reset_asked = False
@@ -71,10 +71,10 @@ class MachineBus:
         self._state[s.TICK] = tick
 
     def mtime(self) -> int:
-        return int(mtime(self._state)) & MASK64
+        return self._call(c.DO_READ_MTIME) & MASK64
 
     def interrupt_lines(self) -> int:
-        return int(clint_lines(self._state) | plic_lines(self._state))
+        return self._call(c.DO_READ_LINES)
 
     def _place(self, address: int, writable: bool = False) -> int | None:
         """Index of a byte of RAM, or of ROM if it need not be writable."""
@@ -110,10 +110,11 @@ class MachineBus:
             return int.from_bytes(self._bytes[place : place + size], "little")
         answers, value = 0, 0
         if address % size == 0:
-            answers, value = bus_read(self._memory.control, self._state, signed(address), size)
+            value = self._call(c.DO_READ_BUS, signed(address), size)
+            answers = int(self._memory.control[c.ARGUMENTS])
         if not answers:
             raise BusError(address)
-        return int(value) & (1 << 8 * size) - 1
+        return value & (1 << 8 * size) - 1
 
     def store(self, address: int, size: int, value: int) -> None:
         place = self._span(address, size, writable=True)
@@ -123,7 +124,7 @@ class MachineBus:
             return
         answer = 0
         if address % size == 0 and not self.is_memory(address, writable=False):
-            answer = bus_write(self._memory.control, self._state, signed(address), size, signed(value))
+            answer = self._call(c.DO_WRITE_BUS, signed(address), size, signed(value))
         if not answer:
             raise BusError(address)
         self.reset_asked = answer == RESET_ASKED
@@ -156,13 +157,13 @@ class ReferenceMachine(Machine):
     """`Machine`, but `run_until` executes on the reference hart. It stops for outputs only when no more fit."""
 
     def run_until(self, tick: int) -> Stop:
-        bus = MachineBus(self._memory)
+        bus = MachineBus(self._memory, self._call)
         hart = ReferenceHart(bus)
         if self._state[s.FIRMWARE]:
             hart.firmware = lambda: self._call_firmware(hart, bus)
         self._take_state(hart)
         while True:
-            devices_advance(self._state)
+            self._call(c.DO_ADVANCE_DEVICES)
             reason = self._reason_to_stop(hart, tick)
             if reason is not None:
                 break
@@ -194,7 +195,7 @@ class ReferenceMachine(Machine):
     def _call_firmware(self, hart: ReferenceHart, bus: MachineBus) -> None:
         """The built-in SBI is the kernel's own: it works on the state array."""
         self._put_state(hart)
-        bus.reset_asked = sbi_call(self._control, self._state) == RESET
+        bus.reset_asked = self._call(c.DO_CALL_FIRMWARE) == RESET
         self._take_state(hart)
 
     def _take_state(self, hart: ReferenceHart) -> None:

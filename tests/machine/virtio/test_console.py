@@ -62,6 +62,16 @@ def test_the_ring_goes_round(board: Board, device: Device) -> None:
         assert [data for _, _, data in receive.done()] == [text]
 
 
+@pytest.mark.parametrize("before_end", range(11))
+def test_the_ring_goes_round_at_every_byte(board: Board, device: Device, before_end: int) -> None:
+    for word in (s.STREAM_INPUT, s.STREAM_TAKEN):
+        board.state[s.STREAM_AT + s.STREAM_WORDS + word] = c.RING_SIZES[CONSOLE] - before_end
+    receive, _send = device.start()
+    receive.add(3, 8)
+    board.receive(CONSOLE, b"0123456789")
+    assert [data[:written] for _, written, data in receive.done()] == [b"0123456789"]
+
+
 def test_a_new_size_of_the_terminal_is_told(board: Board, device: Device) -> None:
     assert device.offered & console.FEATURE_SIZE
     device.start(console.FEATURE_SIZE)
