@@ -185,7 +185,7 @@ def memory_pages(board: BoardConfig) -> int:
 
 def check_state(state: NDArray[np.int64], board: BoardConfig) -> None:
     """Every word that compiled code uses as an index, a count, or a divisor must be in its range."""
-    from ftvm.machine.devices import clint, uart
+    from ftvm.machine.devices import clint, plic, uart
     from ftvm.machine.devices.virtio.slots import check_slots
 
     ram_bytes = board.ram_mib << 20
@@ -205,6 +205,11 @@ def check_state(state: NDArray[np.int64], board: BoardConfig) -> None:
         ("UART output offset", uart.OUTPUT_OFFSET, 0, TICK_MAX),
         ("fcsr", s.FCSR, 0, 0xFF),
         ("firmware flag", s.FIRMWARE, 0, 1),
+    ]
+    ranges += [("PLIC's sources", word, 0, 0xFFFF_FFFF) for word in range(plic.PENDING, plic.THRESHOLD)]
+    ranges += [
+        ("PLIC's priorities", word, 0, plic.PRIORITY_MASK)
+        for word in range(plic.THRESHOLD, plic.PRIORITY + plic.SOURCES)
     ]
     for stream in range(s.STREAMS):
         at = s.STREAM_AT + stream * s.STREAM_WORDS

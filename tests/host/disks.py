@@ -1,7 +1,6 @@
 """Images and overlays for tests, and the guest that uses them."""
 
 import random
-from dataclasses import dataclass
 from pathlib import Path
 
 from ftvm.config import DiskFile
@@ -25,17 +24,7 @@ def opened(path: Path, *, read_only: bool = False) -> DiskImage:
     return open_disk(DiskFile(image=path, read_only=read_only))
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceGuest(BareGuest):
-    """The guest `devices`; `keys` are those of `[machine]` that give it some."""
-
-    keys: str = ""
-
-    def install(self, folder: Path) -> str:
-        return BareGuest.install(self, folder) + self.keys
-
-
 def device_stage(folder: Path, keys: str) -> Stage:
-    """With nothing started yet."""
-    guest = DeviceGuest(image("devices"), RAM_MIB, "plain", keys)
+    """The guest `devices`, with nothing started yet; `keys` are those of `[machine]` that give it some."""
+    guest = BareGuest(image("devices"), RAM_MIB, "plain", keys)
     return Stage(folder, prepare(folder, guest, replication=SETTINGS))

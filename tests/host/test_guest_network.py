@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 import trio
 
+from ftvm.demo.guests import BareGuest
 from ftvm.demo.stage import NODES, Stage, open_stage, prepare
 from ftvm.demo.system import free_ports
 from ftvm.errors import FtvmError
 from ftvm.host.network import slirp_library
-from tests.host.disks import DeviceGuest
 from tests.host.pair import LOOPBACK, RAM_MIB, SETTINGS, core_state, ended, image, kill, run
 from tests.namespaces import Network, open_network, require_namespaces
 from tests.needs import lack
 
 KILLS = 3
-GUEST = DeviceGuest(image("net-echo"), RAM_MIB, "plain", "net = true\n")
+GUEST = BareGuest(image("net-echo"), RAM_MIB, "plain", "net = true")
 ADDRESSES = {"alpha": "10.80.0.1", "beta": "10.80.0.2", "client": "10.80.0.3"}
 INSIDE, ECHO_PORT = "10.80.0.15", 7
 TAP = "tap0,bridge=br0"

@@ -13,7 +13,7 @@ from ftvm.errors import SnapshotError
 from ftvm.log.entry import Clock, Input
 from ftvm.machine import snapshot as sn
 from ftvm.machine.board import RAM_MIB_MAX
-from ftvm.machine.devices import clint, uart
+from ftvm.machine.devices import clint, plic, uart
 from ftvm.machine.hart import state as s
 from ftvm.machine.machine import Machine
 from ftvm.machine.output import UART
@@ -132,6 +132,9 @@ def test_a_sealed_body_with_a_wrong_field_is_refused(field: int, value: object) 
         (s.WAITING, 7),
         (s.TOHOST, 0x10),
         (s.FROMHOST, 0x8010_0000),
+        (plic.PENDING + 2, 1 << 32),
+        (plic.ENABLE, -1),
+        (plic.PRIORITY + 95, 8),
         (clint.CLOCK_TICK, 1 << 40),
         (clint.CLOCK_RATE, -1),
         (clint.CLOCK_ROOM, -5),
@@ -164,7 +167,7 @@ def test_a_machine_of_any_state_that_passes_can_run(seed: int) -> None:
     words = np.frombuffer(zlib.decompress(fields[4]), np.int64).copy()
     for _ in range(random.randrange(1, 30)):
         words[random.randrange(1, s.UART_AT + 80)] = random.choice(
-            [0, 1, random.getrandbits(8), random.getrandbits(63)]
+            [0, 1, random.getrandbits(8), random.getrandbits(63), -1, -random.getrandbits(63)]
         )
     fields[4] = zlib.compress(words.tobytes())
     try:
