@@ -17,7 +17,7 @@ from ftvm.demo.stage import Stage
 from ftvm.errors import ExitCode
 from ftvm.host import machine_room as room_module
 from ftvm.host.engine import Engine
-from ftvm.host.run import read_image
+from ftvm.host.guest import read_image
 from ftvm.machine.hart.control import DIRTY_ALL
 from ftvm.machine.machine import Machine
 from tests.host.pair import (
@@ -117,7 +117,7 @@ def test_a_proven_peer_that_talks_junk_loses_its_session_and_nothing_else(tmp_pa
 
 async def _proven_junk(folder: Path) -> None:
     async with open_alone(folder) as stage:
-        machine = Machine(ftvm.BoardConfig(ram_mib=RAM_MIB), read_image(stage.config))
+        machine = Machine(ftvm.BoardConfig(ram_mib=RAM_MIB), read_image(stage.config.machine))
         hello = {
             "purpose": b"peer",
             "version": b"1",
