@@ -36,8 +36,9 @@ $(TOOLS_DONE): .ci/install-tools $(PACKAGES_DONE)
 demo: $(PACKAGES_DONE)
 	$(BIN)/ftvm demo
 
+# Two at a time: what computes beside what waits for processes.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(PACKAGES_DONE)
 	$(BIN)/ruff check .
