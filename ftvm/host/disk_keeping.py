@@ -156,6 +156,8 @@ class OverlayWriter:
                 self._write(*given)
             except DiskError as error:
                 self.trouble = str(error)
+            except Exception as error:  # whatever it is, nobody must wait for this thread for ever
+                self.trouble = f"the overlays cannot be written: {error!r}"
             with self._condition:
                 self._busy = False
                 self._condition.notify_all()
