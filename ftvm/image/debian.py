@@ -34,7 +34,7 @@ KERNEL_WITHOUT = ("initramfs-tools", "linux-initramfs-tool", "kmod", "linux-base
 KERNEL, INITRD, DISK = FILES = ("kernel", "initrd", "disk.img")
 MADE_KEPT_MAX = 4
 """Guests in the cache."""
-SIZE_MAX = 64 << 30
+SIZE_MAX = 16 << 30
 PACKAGE_PATTERN = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](=[A-Za-z0-9.+~:-]+)?")
 SUITE_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 SIZE_PATTERN = re.compile(r"([1-9][0-9]{0,8})(M|MiB|G|GiB)")

@@ -56,7 +56,7 @@ FW_DYNAMIC_S_MODE = 1
 RAM_MIB_MAX = 16 * 1024
 SECTOR = 512
 DISKS_MAX = 4
-DISK_SIZE_MAX = 64 << 30
+DISK_SIZE_MAX = 16 << 30
 MTU_MIN, MTU_MAX = 576, 65521
 MAC_PATTERN = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}")
 """Of a single station, in lower case."""
