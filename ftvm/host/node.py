@@ -118,6 +118,10 @@ class NodeShell:
         except FtvmError as error:
             self.stop(str(error), error.exit_code)
 
+    def _expect_frames(self) -> None:
+        if self._tap is not None:
+            self._tap.expect()
+
     def _hear_frame(self, data: bytes) -> None:
         self._event(lambda now: self._core.local_input(NETWORK, data, now))
 
@@ -231,6 +235,7 @@ class NodeShell:
     async def _ask_arbiter(self, core: Node, request: Any) -> None:
         if isinstance(request, Claim) and request.kind is Kind.PROMOTE and not self._times.claimed_ns:
             self._times.claimed_ns = time.monotonic_ns()
+            self._expect_frames()
         try:
             answer = await self._arbiter.ask(request)
         except ArbiterError as error:
@@ -311,6 +316,8 @@ class NodeShell:
             return
         self._times = FailoverTimes(session_lost_ns=time.monotonic_ns())
         self.note(f"session lost: {why}")
+        if self._core.state is State.IN_SYNC:
+            self._expect_frames()
         self._event(lambda now: self._core.session_lost(session, now))
 
     def peer_received(self, session: int, message: PeerMessage) -> None:
