@@ -38,7 +38,7 @@ from ftvm.log.entry import Digest
 from ftvm.replication import codec, effects
 from ftvm.replication.arbitration import State
 from ftvm.replication.events import Presence
-from ftvm.replication.messages import LIFE_SIZE, Activate, Claim, EdgeMessage, Kind, Life, PeerMessage
+from ftvm.replication.messages import LIFE_SIZE, Activate, Claim, EdgeMessage, Granted, Kind, Life, PeerMessage
 from ftvm.replication.node import Node
 
 NS_PER_S = 1_000_000_000
@@ -117,10 +117,6 @@ class NodeShell:
             await tap.run()
         except FtvmError as error:
             self.stop(str(error), error.exit_code)
-
-    def _expect_frames(self) -> None:
-        if self._tap is not None:
-            self._tap.expect()
 
     def _hear_frame(self, data: bytes) -> None:
         self._event(lambda now: self._core.local_input(NETWORK, data, now))
@@ -235,7 +231,6 @@ class NodeShell:
     async def _ask_arbiter(self, core: Node, request: Any) -> None:
         if isinstance(request, Claim) and request.kind is Kind.PROMOTE and not self._times.claimed_ns:
             self._times.claimed_ns = time.monotonic_ns()
-            self._expect_frames()
         try:
             answer = await self._arbiter.ask(request)
         except ArbiterError as error:
@@ -247,6 +242,9 @@ class NodeShell:
         now_ns = time.monotonic_ns()
         if isinstance(request, Claim):
             self._times.granted_ns = now_ns
+            granted = core is self._core and request.kind is Kind.PROMOTE and isinstance(answer, Granted)
+            if granted and self._tap is not None:
+                self._tap.expect()
         elif isinstance(request, Activate):
             self._times.activated_ns = now_ns
         self.tell(core, lambda now: core.arbiter_answered(answer, now))
@@ -316,8 +314,6 @@ class NodeShell:
             return
         self._times = FailoverTimes(session_lost_ns=time.monotonic_ns())
         self.note(f"session lost: {why}")
-        if self._core.state is State.IN_SYNC:
-            self._expect_frames()
         self._event(lambda now: self._core.session_lost(session, now))
 
     def peer_received(self, session: int, message: PeerMessage) -> None:

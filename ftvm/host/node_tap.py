@@ -7,10 +7,9 @@ own, so that a log never ends in the middle of one. Who goes live says so to the
 from the guest's address, as QEMU does after a migration (RFC 903; QEMU net/announce.c): from then on they send the
 guest's frames to this host.
 
-A shadow that has lost its primary says so already then, and keeps what comes until it is live. For what was on its way
-to the guest when the primary died a client repeats after some 200 ms (Linux, TCP_RTO_MIN), which is about as long as
-the takeover lasts: a repetition that came too early would be followed by the next one only after 400 ms more. If the
-primary lives after all, its guest's next frame tells the switches, and so does a primary that holds its machine anew.
+A shadow that was granted the next generation says so already then, for no other node may go on by now, and keeps what
+comes until it is live. What was on its way to the guest when the primary died its sender repeats after 200 ms or more
+(Linux, TCP_RTO_MIN), which may be just before this node is live; the next time is 400 ms later.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ANNOUNCE_AFTER_S = (0.0, 0.05, 0.15, 0.35, 0.75)
 """The first one may be lost."""
 
 EXPECT_S = 1.0
-"""So long a shadow keeps frames for a guest that it may have soon: what is older comes too late."""
+"""So long a shadow keeps frames for the guest that it soon has: what is older comes too late."""
 
 RARP, RARP_REQUEST_REVERSE = 0x8035, 3
 BROADCAST = b"\xff" * 6
@@ -73,7 +72,7 @@ class NodeTap:
             self._write(frame)
 
     def expect(self) -> None:
-        """This node's machine may go live soon: what comes for it from now on is kept for a while."""
+        """This node's machine goes live soon: what comes for it from now on is kept for a while."""
         if not self._core().lease_until_ns:
             if not self._is_expecting():
                 self._drain()
