@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import ftvm
-from ftvm.demo.stage import EDGE, Stage, open_stage
+from ftvm.demo.stage import Stage, open_stage
 from ftvm.errors import ExitCode
 from ftvm.host import machine_room as room_module
 from ftvm.host.engine import Engine
@@ -36,6 +36,7 @@ from tests.host.pair import (
     open_alone,
     open_pair,
     run,
+    stays_responsive,
     the_one_line,
 )
 from transport.background import open_background
@@ -45,14 +46,6 @@ from transport.errors import PeerRefused, TransportError
 from transport.identity import Expectation
 
 ROOT = Path(__file__).resolve().parents[2]
-MEMORY_MAX_MIB = 700
-"""Resident, of one node with a machine of 16 MiB: the compiled kernel takes most of it."""
-EDGE_MEMORY_MAX_MIB = 150
-
-
-def resident_mib(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 # ---- strangers
@@ -184,15 +177,15 @@ def test_a_nasty_guest_is_protected_like_any_other(
 
 async def _nasty(folder: Path, guest: DeviceGuest) -> None:
     async with open_stage(folder, guest, replication=SETTINGS) as stage:
-        await _stays_responsive(stage, "alpha")
+        await stays_responsive(stage, "alpha")
         await trio.to_thread.run_sync(_can_be_left, stage)
         deaf = socket.socket()
         with deaf:
             deaf.connect((LOOPBACK, stage.port))  # has the console, and never reads
-            await _stays_responsive(stage, "alpha")
+            await stays_responsive(stage, "alpha")
             kill(stage, "alpha")
             await core_state(stage, "beta", "SOLO", generation=2)
-            await _stays_responsive(stage, "beta")
+            await stays_responsive(stage, "beta")
 
 
 def _can_be_left(stage: Stage) -> None:
@@ -204,17 +197,6 @@ def _can_be_left(stage: Stage) -> None:
         while terminal.process.poll() is None and time.monotonic() < deadline:
             terminal.skim()
         assert terminal.process.returncode == 0
-
-
-async def _stays_responsive(stage: Stage, name: str) -> None:
-    """Ten looks at it and at the edge, each of them soon answered."""
-    for _ in range(10):
-        for who, memory_max_mib in ((name, MEMORY_MAX_MIB), (EDGE, EDGE_MEMORY_MAX_MIB)):
-            started = time.monotonic()
-            await stage.status(who)
-            assert time.monotonic() - started < 1.0
-            assert resident_mib(stage.pid(who)) < memory_max_mib
-    assert (await stage.status(name))["core"]["retained_bytes"] <= 8 << 20
 
 
 # ---- the arbiter
