@@ -7,10 +7,13 @@ the bridge, or two hosts drop what comes from each other. Needs root, iproute2 a
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +24,11 @@ from ftvm.errors import FtvmError
 TOOLS = {"ip": "iproute2", "iptables": "iptables"}
 SUBNET = "10.213.77"
 COMMAND_TIMEOUT_S = 10.0
+NAMESPACES = Path("/run/netns")
+CLONE_NEWNET = 0x40000000
+"""linux/sched.h; os.setns comes with Python 3.12 only."""
+
+BRIDGE = "br0"
 _LEFTOVER = re.compile(r"fb(\d+)-\w+")
 
 
@@ -35,6 +43,35 @@ class Host:
     name: str
     address: str = "127.0.0.1"
     prefix: tuple[str, ...] = ()
+    namespace: str = ""
+
+    def socket(self, family: int, kind: int) -> socket.socket:
+        """One of this process that lives in the host's network, wherever it is used from."""
+        made: list[socket.socket] = []
+
+        def inside() -> None:  # which network a thread is in stays with the thread
+            with (NAMESPACES / self.namespace).open("rb") as namespace:
+                if ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) == 0:
+                    made.append(socket.socket(family, kind))
+
+        thread = threading.Thread(target=inside)
+        thread.start()
+        thread.join()
+        if not made:
+            raise HostsError(f"{self.namespace}: cannot be entered; run as root")
+        return made[0]
+
+    def bridge(self) -> None:
+        """Its address moves to a bridge, `BRIDGE`, which other interfaces can be put into."""
+        own = f"02:00:00:00:00:{int(self.address.rpartition('.')[2]):02x}"
+        for words in (
+            ("link", "add", BRIDGE, "address", own, "type", "bridge"),
+            ("link", "set", "eth0", "master", BRIDGE),
+            ("address", "flush", "dev", "eth0"),
+            ("address", "add", f"{self.address}/24", "dev", BRIDGE),
+            ("link", "set", BRIDGE, "up"),
+        ):
+            _run("ip", "-n", self.namespace, *words)
 
 
 class Loopback:
@@ -51,7 +88,9 @@ class Network:
         self._tag = f"fb{os.getpid()}"
         self._bridge = f"{self._tag}-br"
         self._hosts = {
-            name: Host(name, f"{SUBNET}.{number}", ("ip", "netns", "exec", self._namespace(name)))
+            name: Host(
+                name, f"{SUBNET}.{number}", ("ip", "netns", "exec", self._namespace(name)), self._namespace(name)
+            )
             for number, name in enumerate(names, start=1)
         }
 
@@ -126,7 +165,7 @@ def _remove_leftovers() -> None:
 
 
 def _remove(tag: str) -> None:
-    for namespace in Path("/run/netns").glob(f"{tag}-*"):
+    for namespace in NAMESPACES.glob(f"{tag}-*"):
         _run("ip", "netns", "delete", namespace.name)  # its end of the wire goes, and so the other
     for wire in Path("/sys/class/net").glob(f"{tag}-*"):
         subprocess.run(["ip", "link", "delete", wire.name], capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False)

@@ -26,6 +26,7 @@ from bench.hosts import Host, Loopback, Network
 from ftvm.cli.progress import prepared_kernel
 from ftvm.config import Config, load
 from ftvm.demo.arbiters import ARBITER, start_arbiter
+from ftvm.demo.guests import Guest
 from ftvm.demo.resp import RespClient, open_resp
 from ftvm.demo.stage import EDGE, NODES, Stage, prepare
 from ftvm.errors import FtvmError
@@ -81,9 +82,9 @@ class HostedStage(Stage):
         super().run(name, [*prefix, *command])
 
 
-def _prepare_hosted(folder: Path, image: bytes, hosts: dict[str, Host]) -> Config:
+def prepare_hosted(folder: Path, guest: bytes | Guest, hosts: dict[str, Host]) -> Config:
     """As `prepare`, with the nodes at their hosts' addresses, and a witness."""
-    config = prepare(folder, image, arbiter="witness")
+    config = prepare(folder, guest, arbiter="witness")
     text = (folder / "machine.toml").read_text()
     for name in (*NODES, ARBITER):
         address = config.arbiter.address if name == ARBITER else config.node(name).listen
@@ -191,4 +192,4 @@ def _stage(folder: Path, image: bytes, where: Network | Loopback) -> Stage:
     if isinstance(where, Loopback):
         return Stage(folder, prepare(folder, image))
     hosts = {name: where.host(name) for name in ProtectedPair.hosts}
-    return HostedStage(folder, _prepare_hosted(folder, image, hosts), hosts)
+    return HostedStage(folder, prepare_hosted(folder, image, hosts), hosts)

@@ -25,6 +25,7 @@ SMALL = (
     "htif-pass",
     "net-echo",
     "scribble",
+    "storm",
     "trapstorm",
     "wfi-off",
 )

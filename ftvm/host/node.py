@@ -38,7 +38,7 @@ from ftvm.log.entry import Digest
 from ftvm.replication import codec, effects
 from ftvm.replication.arbitration import State
 from ftvm.replication.events import Presence
-from ftvm.replication.messages import LIFE_SIZE, Activate, Claim, EdgeMessage, Kind, Life, PeerMessage
+from ftvm.replication.messages import LIFE_SIZE, Activate, Claim, EdgeMessage, Granted, Kind, Life, PeerMessage
 from ftvm.replication.node import Node
 
 NS_PER_S = 1_000_000_000
@@ -242,6 +242,9 @@ class NodeShell:
         now_ns = time.monotonic_ns()
         if isinstance(request, Claim):
             self._times.granted_ns = now_ns
+            granted = core is self._core and request.kind is Kind.PROMOTE and isinstance(answer, Granted)
+            if granted and self._tap is not None:
+                self._tap.expect()
         elif isinstance(request, Activate):
             self._times.activated_ns = now_ns
         self.tell(core, lambda now: core.arbiter_answered(answer, now))

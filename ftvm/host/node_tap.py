@@ -6,6 +6,10 @@ process the lease is over before anything is written. What comes in goes to the 
 own, so that a log never ends in the middle of one. Who goes live says so to the network's switches, by RARP frames
 from the guest's address, as QEMU does after a migration (RFC 903; QEMU net/announce.c): from then on they send the
 guest's frames to this host.
+
+A shadow that was granted the next generation says so already then, for no other node may go on by now, and keeps what
+comes until it is live. What was on its way to the guest when the primary died its sender repeats after 200 ms or more
+(Linux, TCP_RTO_MIN), which may be just before this node is live; the next time is 400 ms later.
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ from ftvm.replication.node import Node
 ANNOUNCE_AFTER_S = (0.0, 0.05, 0.15, 0.35, 0.75)
 """The first one may be lost."""
 
+EXPECT_S = 1.0
+"""So long a shadow keeps frames for the guest that it soon has: what is older comes too late."""
+
 RARP, RARP_REQUEST_REVERSE = 0x8035, 3
 BROADCAST = b"\xff" * 6
 
@@ -45,6 +52,7 @@ class NodeTap:
         self._announce_at: list[float] = []
         self._scope = trio.CancelScope()
         self._waiting: bytes | None = None
+        self._expect_until = 0.0
         self.fenced = 0
         """Frames that were not written, for the lease was over."""
         self.announced = 0
@@ -71,12 +79,22 @@ class NodeTap:
             _log.error("frames of the guest are lost", why=str(error))
             self._decoder.reset()
 
+    def expect(self) -> None:
+        """This node's machine goes live soon: what comes for it from now on is kept for a while."""
+        if not self._core().lease_until_ns:
+            if not self._is_expecting():
+                self._drain()
+            self._expect_until = trio.current_time() + EXPECT_S
+            self._network.send(self._announcement)
+            self._set_deadline()
+
     def go_live(self) -> None:
+        """What was kept goes to the guest as soon as the core has heard of this."""
         self._decoder.reset()
         now_s = trio.current_time()
         self._announce_at = [now_s + after_s for after_s in ANNOUNCE_AFTER_S]
         self._announce()
-        self._set_deadline()
+        self._scope.deadline = now_s
 
     def kick(self) -> None:
         """The core may have room again."""
@@ -98,15 +116,15 @@ class NodeTap:
     # ---- from the world
 
     def _pump(self) -> None:
-        """Do what is due, and give the guest what there is room for. While this node is not live, frames come to
-        nothing here."""
+        """Do what is due, and give the guest what there is room for. While this node is neither live nor expects to be,
+        frames come to nothing here."""
         self._announce()
         self._network.process()
         core = self._core()
         if not core.lease_until_ns:
             self._waiting = None
-            while self._network.receive() is not None:
-                pass
+            if not self._is_expecting():
+                self._drain()
             return
         while frame := self._waiting or self._network.receive():
             self._waiting = None
@@ -118,8 +136,16 @@ class NodeTap:
                 break
             self._give(data)
 
+    def _is_expecting(self) -> bool:
+        return trio.current_time() < self._expect_until
+
+    def _drain(self) -> None:
+        while self._network.receive() is not None:
+            pass
+
     def _set_deadline(self) -> None:
-        self._scope.deadline = self._announce_at[0] if self._announce_at else float("inf")
+        due = [*self._announce_at[:1], *((self._expect_until,) if self._is_expecting() else ())]
+        self._scope.deadline = min(due, default=float("inf"))
 
     def describe(self) -> dict[str, Any]:
         """For `ftvm status`."""

@@ -50,6 +50,11 @@ class OnTerminal:
         before, _, self._seen = self._seen.partition(wanted)
         return before + wanted
 
+    def skim(self) -> None:
+        """Look at what is shown by now, and forget it; waits a moment for it."""
+        if select.select([self._ours], [], [], 0.05)[0]:
+            os.read(self._ours, 65536)
+
     def is_as_before(self) -> bool:
         return termios.tcgetattr(self._theirs) == self._before
 

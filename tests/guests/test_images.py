@@ -16,7 +16,12 @@ from tests.guests.boards import MachineWire, qemu_command, qemu_guest
 TICKS_MAX = 1_000_000_000
 IMAGE_SIZE_MAX = 64 * 1024
 HTIF = {"htif-pass": 0, "htif-fail": 7}
-ENDLESS = {"flood": b"flood 0\nflood 1\nflood 2\n", "trapstorm": b"trap storm\n", "wfi-off": b"asleep for ever\n"}
+ENDLESS = {
+    "flood": b"flood 0\nflood 1\nflood 2\n",
+    "storm": b"storm\n",
+    "trapstorm": b"trap storm\n",
+    "wfi-off": b"asleep for ever\n",
+}
 CHECKSUMS = {
     "bytecode": "000000b500020b64",
     "crc32": "00000000da7c8b54",

@@ -1,8 +1,10 @@
 """A pair of real processes for tests: quick settings, and every wait with a deadline."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ import trio
 
 from ftvm.demo.load import Loader
 from ftvm.demo.resp import RespClient, open_resp
-from ftvm.demo.stage import Stage, open_stage, prepare
+from ftvm.demo.stage import EDGE, Stage, open_stage, prepare
 from ftvm.guests import path as guest_path
 
 TIMEOUT_MS = 400
@@ -21,6 +23,10 @@ SETTINGS = {"detector_timeout_ms": TIMEOUT_MS, "heartbeat_interval_ms": 25, "dig
 RAM_MIB = 16
 WAIT_S = 20.0
 LOOPBACK = "127.0.0.1"
+MEMORY_MAX_MIB = 700
+"""Resident, of one node with a machine of 16 MiB: the compiled kernel takes most of it."""
+EDGE_MEMORY_MAX_MIB = 150
+RETAINED_MAX = 8 << 20
 
 
 def run(main: Callable[..., Awaitable[None]], *arguments: Any, timeout_s: float = 60.0) -> None:
@@ -96,6 +102,22 @@ async def core_state(stage: Stage, name: str, *states: str, generation: int = 0)
 async def ended(stage: Stage, name: str) -> int:
     with trio.fail_after(WAIT_S):
         return await stage.wait_exit(name)
+
+
+def resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+async def stays_responsive(stage: Stage, name: str) -> None:
+    """Ten looks at the live node and at the edge, each of them soon answered."""
+    for _ in range(10):
+        for who, memory_max_mib in ((name, MEMORY_MAX_MIB), (EDGE, EDGE_MEMORY_MAX_MIB)):
+            started = time.monotonic()
+            await stage.status(who)
+            assert time.monotonic() - started < 1.0
+            assert resident_mib(stage.pid(who)) < memory_max_mib
+    assert (await stage.status(name))["core"]["retained_bytes"] <= RETAINED_MAX
 
 
 def kill(stage: Stage, name: str) -> None:

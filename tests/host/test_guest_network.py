@@ -17,12 +17,12 @@ from ftvm.demo.guests import BareGuest
 from ftvm.demo.stage import NODES, Stage, open_stage, prepare
 from ftvm.demo.system import free_ports
 from ftvm.errors import FtvmError
-from ftvm.host.network import slirp_library
-from tests.host.pair import LOOPBACK, RAM_MIB, SETTINGS, core_state, ended, image, kill, run
+from tests.host.network.test_slirp import needs_library
+from tests.host.pair import LOOPBACK, RAM_MIB, SETTINGS, core_state, ended, image, kill, run, stays_responsive
 from tests.namespaces import Network, open_network, require_namespaces
-from tests.needs import lack
 
 KILLS = 3
+FLOOD_ROUNDS, FLOOD_ROUND = 5, 2000
 GUEST = BareGuest(image("net-echo"), RAM_MIB, "plain", "net = true")
 ADDRESSES = {"alpha": "10.80.0.1", "beta": "10.80.0.2", "client": "10.80.0.3"}
 INSIDE, ECHO_PORT = "10.80.0.15", 7
@@ -75,10 +75,7 @@ async def survive_kills(stage: Stage, stream: trio.SocketStream) -> None:
 
 
 def test_a_connection_by_a_published_port_survives_every_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        slirp_library.load()
-    except FtvmError:
-        lack("libslirp is missing: apt-get install libslirp0")
+    needs_library()
     (port,) = free_ports(1)
     monkeypatch.setenv("FTVM_EDGE_PUBLISH", f"{port}:{ECHO_PORT}")
 
@@ -199,3 +196,31 @@ def test_an_interface_that_cannot_be_had_ends_the_node_with_a_line(tmp_path: Pat
     assert done.returncode == 2
     assert "there is no interface none-such; make it: ip tuntap add" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_flood_from_outside_leaves_the_machine_responsive_and_its_memory_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More datagrams than the guest ever takes, and no pause between them; a connection goes on beside them."""
+    needs_library()
+    (port,) = free_ports(1)
+    monkeypatch.setenv("FTVM_EDGE_PUBLISH", f"{port}:{ECHO_PORT},{port}:{ECHO_PORT}/udp")
+
+    async def main() -> None:
+        async with (
+            open_stage(tmp_path, GUEST, replication=SETTINGS) as stage,
+            await trio.open_tcp_stream(LOOPBACK, port) as stream,
+        ):
+            counter = [0]
+            await talk(stream, 5, counter)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+                flood.connect((LOOPBACK, port))
+                for _ in range(FLOOD_ROUNDS):
+                    for _ in range(FLOOD_ROUND):
+                        flood.send(bytes(1400))
+                    await stays_responsive(stage, "alpha")
+            await talk(stream, 5, counter)
+            kill(stage, "alpha")
+            await talk(stream, 20, counter)
+
+    run(main, timeout_s=120.0)

@@ -5,9 +5,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import cast
 
+import pytest
 import trio
 import trio.testing
 
+from ftvm.host import node_tap
 from ftvm.host.network import NetworkStatistics, encode_frame
 from ftvm.host.node_tap import ANNOUNCE_AFTER_S, NodeTap
 from ftvm.log.entry import INPUT_SIZE_MAX
@@ -157,5 +159,47 @@ def test_what_came_while_this_node_was_not_live_does_not_come_late() -> None:
         wire.arrive(b"now")
         await trio.testing.wait_all_tasks_blocked()
         assert given == [encode_frame(b"now")]
+
+    run(main)
+
+
+def test_what_comes_while_a_node_expects_to_go_live_is_kept_until_it_is() -> None:
+    async def main(wire: Wire, tap: NodeTap, core: Core, given: list[bytes]) -> None:
+        core.lease_until_ns = 0
+        wire.arrive(b"early")
+        await trio.testing.wait_all_tasks_blocked()
+        tap.expect()
+        assert wire.sent == [tap._announcement]
+        wire.arrive(b"kept")
+        await trio.testing.wait_all_tasks_blocked()
+        core.lease_until_ns = LATER_NS
+        tap.go_live()
+        await trio.testing.wait_all_tasks_blocked()
+        assert given == [encode_frame(b"kept")]
+
+    run(main)
+
+
+def test_what_was_kept_for_a_takeover_that_does_not_come_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_tap, "EXPECT_S", 0.05)
+
+    async def main(wire: Wire, tap: NodeTap, core: Core, given: list[bytes]) -> None:
+        core.lease_until_ns = 0
+        tap.expect()
+        wire.arrive(b"kept")
+        while wire.frames:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        core.lease_until_ns = LATER_NS
+        tap.go_live()
+        await trio.testing.wait_all_tasks_blocked()
+        assert given == []
+
+    run(main)
+
+
+def test_a_live_node_expects_nothing() -> None:
+    async def main(wire: Wire, tap: NodeTap, _core: Core, _given: list[bytes]) -> None:
+        tap.expect()
+        assert wire.sent == []
 
     run(main)
