@@ -1,7 +1,7 @@
 """`python -m tests.linux [--kills N] [--seed N] [--keep FOLDER]`
 
-Debian on a protected pair at work, and its primary killed N times. Exit 0: nothing was violated; 1: something was; 2: it
-cannot run here.
+Debian on a protected pair at work, and its primary killed N times. Exit 0: nothing was violated; 1: something was; 2:
+it cannot run here.
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ def main() -> int:
     return int(bool(found.violations))
 
 
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
 async def _play(folder: Path, files: Path, options: argparse.Namespace) -> Findings:
-    return await play(folder, files, kills=options.kills, seed=options.seed, tell=print)
+    return await play(folder, files, kills=options.kills, seed=options.seed, tell=tell)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ class Shell:
     async def until_booted_for(self, seconds: float) -> None:
         """By the stamps of what the kernel says while it boots."""
         while not any(one.guest_ns >= seconds * NS_PER_S for one in self.kernel_readings()):
-            await self.until(r"\] .*", after=len(self.lines))
+            assert not self._ended, f"the console ended during boot: {self.tail()}"
+            await self._spoke.wait()
 
     def numbers(self, pattern: str) -> list[int]:
         """The number in each line that matches, in their order."""
