@@ -19,8 +19,9 @@ PROGRAMS ?= 10000
 INPUTS ?= 10000
 SIZE ?= small
 MODEL ?= full
+KILLS ?= 20
 
-.PHONY: setup demo test lint bench sim fuzz differential campaign model mutants clean
+.PHONY: setup demo test lint bench sim fuzz differential campaign linux model mutants clean
 
 setup: $(PACKAGES_DONE) $(TOOLS_DONE)
 
@@ -64,6 +65,10 @@ differential: $(PACKAGES_DONE)
 # Real processes on hosts that are namespaces, faults of every kind, as root: make campaign SIZE=full
 campaign: setup
 	$(BIN)/python -m tests.campaign --size $(SIZE)
+
+# Debian's kernel at work in lockstep, and its primary killed again and again: make linux KILLS=100
+linux: setup
+	$(BIN)/python -m tests.linux --kills $(KILLS)
 
 # The protocol as a model under SPIN, with the faults that it must find out: make model MODEL=small
 model: setup

@@ -22,6 +22,10 @@ TICKS_PER_S_INITIAL = 100_000_000
 WINDOW_NS = 32_000_000
 """The measured speed is that of about this much run time; a slice that took longer counts alone."""
 
+HEARD_WINDOW_NS = 4_000_000_000
+"""A shadow takes its primary's clock from what it heard within twice this: in so long two hosts' clocks part by less
+than a millisecond."""
+
 _NS_PER_S = 1_000_000_000
 
 
@@ -71,3 +75,36 @@ class Pacer:
     def wake_ns(self, deadline: int) -> int:
         """The host time from which on a sample is at or past `deadline` (mtime units)."""
         return self._anchor_ns + (deadline - self._mtime) * MTIME_NS
+
+
+class HeardClock:
+    """What a shadow knows of the guest's clock, for when it has to go on with it.
+
+    A sample is heard some time after it was taken: the rest of a slice later, or when a busy host gets to it. Who goes
+    on from the last one as if it had come at once stops the guest's clock for that long, at each failover anew. So the
+    sample counts that was heard soonest after it was taken: the one that makes the guest's clock furthest ahead.
+    """
+
+    def __init__(self) -> None:
+        self._mtime = 0
+        self._behind_ns: int | None = None
+        """Ours less the guest's, by the quickest sample of this window; and of the window before."""
+        self._behind_before_ns: int | None = None
+        self._window_ns = 0
+
+    def hear(self, mtime: int, now_ns: int) -> None:
+        """A sample of the primary's, which arrived at `now_ns`."""
+        self._mtime = mtime
+        behind_ns = now_ns - mtime * MTIME_NS
+        if self._behind_ns is None or now_ns - self._window_ns >= HEARD_WINDOW_NS:
+            is_next = now_ns - self._window_ns < 2 * HEARD_WINDOW_NS
+            self._behind_before_ns = self._behind_ns if is_next else None
+            self._behind_ns, self._window_ns = behind_ns, now_ns
+        self._behind_ns = min(self._behind_ns, behind_ns)
+
+    def anchor(self) -> tuple[int, int] | None:
+        """For `Pacer.anchor`; None when nothing was heard."""
+        if self._behind_ns is None:
+            return None
+        behind_ns = min(self._behind_ns, self._behind_ns if self._behind_before_ns is None else self._behind_before_ns)
+        return self._mtime, self._mtime * MTIME_NS + behind_ns

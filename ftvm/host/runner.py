@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ftvm.errors import FtvmError, SnapshotError
 from ftvm.host.copying import MachineCopy
 from ftvm.host.disk_keeping import DiskDuty, OverlayWriter
-from ftvm.host.pacing import Pacer
+from ftvm.host.pacing import HeardClock, Pacer
 from ftvm.host.reports import (
     CopyFailed,
     Diverged,
@@ -118,7 +118,7 @@ class Runner:
         self._pending_size = 0
         self.backlog: deque[Entry] = deque()
         self.last_entry_tick = machine.tick
-        self._last_sample: tuple[int, int] | None = None
+        self._heard = HeardClock()
         self._next_digest_ns = 0
         self._digest_tick = machine.tick
         self.digest_due = False
@@ -138,7 +138,7 @@ class Runner:
         """Following: more of the log."""
         for entry in entries:
             if isinstance(entry, Clock):
-                self._last_sample = (entry.mtime, received_ns)
+                self._heard.hear(entry.mtime, received_ns)
         self.backlog.extend(entries)
 
     def _is_short(self) -> bool:
@@ -390,9 +390,8 @@ class Runner:
             self._turn_follow()
         if self._diverged:
             return
-        if self._last_sample is not None:
-            mtime, received_ns = self._last_sample
-            self._pacer.anchor(mtime, received_ns)
+        if (anchor := self._heard.anchor()) is not None:
+            self._pacer.anchor(*anchor)
         self.live = True
         self._sample_due = True
         self._digest_tick = self._machine.tick

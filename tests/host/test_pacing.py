@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftvm.host.pacing import CLOCK_CAP, MTIME_NS, RATE_MAX, TICKS_PER_S_INITIAL, Pacer
+from ftvm.host.pacing import CLOCK_CAP, HEARD_WINDOW_NS, MTIME_NS, RATE_MAX, TICKS_PER_S_INITIAL, HeardClock, Pacer
 from ftvm.log.codec import decode_entries, encode_entries
 
 MS = 1_000_000
@@ -73,3 +73,38 @@ def test_an_anchor_moves_the_clock() -> None:
     pacer = Pacer(0, 0)
     pacer.anchor(1_000, 5 * MS)
     assert pacer.sample(6 * MS, 0).mtime == 1_000 + MS // MTIME_NS
+
+
+def anchored(samples: list[tuple[int, int]], now_ns: int) -> int:
+    """What the guest's clock is at `now_ns` for who heard these samples (taken, heard; ns of one clock): ns."""
+    heard = HeardClock()
+    for taken_ns, heard_ns in samples:
+        heard.hear(taken_ns // MTIME_NS, heard_ns)
+    anchor = heard.anchor()
+    assert anchor is not None
+    pacer = Pacer(0, 0)
+    pacer.anchor(*anchor)
+    return pacer.sample(now_ns, 0).mtime * MTIME_NS
+
+
+@given(st.lists(st.integers(0, 50 * MS // MTIME_NS), min_size=1, max_size=50))
+def test_who_goes_on_is_as_far_behind_as_the_quickest_sample_came_late(delays: list[int]) -> None:
+    """However late the last ones were heard."""
+    samples = [(number * 8 * MS, number * 8 * MS + delay * MTIME_NS) for number, delay in enumerate(delays)]
+    samples.sort(key=lambda sample: sample[1])
+    now_ns = samples[-1][1] + 400 * MS
+    assert anchored(samples, now_ns) == now_ns - min(delays) * MTIME_NS
+
+
+@given(st.integers(-100, 100))
+def test_a_sample_of_long_ago_does_not_count_for_two_clocks_part(millionths: int) -> None:
+    """With so many millionths between the clocks of two hosts, who goes on after an hour is off by a millisecond."""
+    hour_ns = 3600 * 1000 * MS
+    times = range(0, hour_ns, HEARD_WINDOW_NS // 10)
+    samples = [(heard_ns + heard_ns * millionths // 1_000_000, heard_ns) for heard_ns in times]
+    true_ns = hour_ns + hour_ns * millionths // 1_000_000
+    assert abs(anchored(samples, hour_ns) - true_ns) <= MS
+
+
+def test_who_heard_nothing_has_no_anchor() -> None:
+    assert HeardClock().anchor() is None
