@@ -12,6 +12,7 @@ TOOLS_DONE := $(VENV)/.tools-done
 TOOLS := redis-cli:redis-tools redis-server:redis-server qemu-system-riscv64:qemu-system-misc \
          stress-ng:stress-ng ip:iproute2 iptables:iptables etcd:etcd-server etcdctl:etcd-client redis-sentinel:redis-sentinel \
          spin:spin gcc:gcc faketime:faketime mke2fs:e2fsprogs \
+         /usr/lib/x86_64-linux-gnu/libslirp.so.0:libslirp0 \
          /usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.elf:opensbi
 
 SEEDS ?= 0:10000

@@ -14,6 +14,7 @@ settings.register_profile("ftvm", deadline=None)
 settings.load_profile("ftvm")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     root = config.rootpath / "tests"
     for item in items:
