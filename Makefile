@@ -20,9 +20,10 @@ PROGRAMS ?= 10000
 INPUTS ?= 10000
 SIZE ?= small
 MODEL ?= full
+PROCESS_TESTS := $(addprefix tests/,arbiter bench campaign cli demo host linux namespaces test_readme_two_hosts.py)
 KILLS ?= 20
 
-.PHONY: setup demo test lint bench sim fuzz differential campaign linux model mutants clean
+.PHONY: setup demo test test-processes test-rest lint bench sim fuzz differential campaign linux model mutants clean
 
 setup: $(PACKAGES_DONE) $(TOOLS_DONE)
 
@@ -38,9 +39,15 @@ $(TOOLS_DONE): .ci/install-tools $(PACKAGES_DONE)
 demo: $(PACKAGES_DONE)
 	$(BIN)/ftvm demo
 
-# Two at a time: what computes beside what waits for processes.
+# Two at a time: what computes beside what starts processes and waits for them.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(MAKE) --no-print-directory -j2 test-processes test-rest
+
+test-processes: setup
+	$(BIN)/python -m pytest $(PROCESS_TESTS)
+
+test-rest: setup
+	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(PROCESS_TESTS))
 
 lint: $(PACKAGES_DONE)
 	$(BIN)/ruff check .
