@@ -89,6 +89,22 @@ def test_supervisor_views_follow_mideleg() -> None:
     assert register(machine, A1) == s.SSIP, "of sip, software in S mode sets SSIP only"
 
 
+def test_of_a_software_timer_interrupt_nothing_is_left_once_stimecmp_has_the_say() -> None:
+    def code(asm: Assembler) -> None:
+        asm.li(T0, s.STIP)
+        asm("csrrw", csr="mip", rs1=T0)
+        asm("csrrs", rd=A0, csr="mip")
+        asm("addi", rd=T1, imm=-1)
+        asm("csrrw", csr="stimecmp", rs1=T1)
+        asm("csrrw", csr="menvcfg", rs1=T1)
+        asm("csrrs", rd=A1, csr="mip")
+        asm("csrrw", csr="menvcfg", rs1=0)
+        asm("csrrs", rd=A2, csr="mip")
+
+    machine = run(code)
+    assert [register(machine, number) for number in (A0, A1, A2)] == [s.STIP, 0, 0]
+
+
 @pytest.mark.parametrize(
     "number",
     [CSRS["pmpcfg0"] + 1, CSRS["pmpaddr15"] + 1, CSRS["tselect"], 0x001, 0x003, 0x7C0, 0x5A8, 0xB01, 0xC80, 0x30C],

@@ -281,8 +281,14 @@ class WindowProgram:
         page = 4096 * random.randrange(3)
         asm.li(TEMP, page)
         asm("add", rd=TEMP, rs1=TEMP, rs2=random.choice((DATA_AT, DATA_AT, WINDOW_AT)))
-        asm.li(OTHER, encode("c.addi", rd=SUM, imm=random.randrange(1, 32)))
-        asm("sh", rs1=TEMP, rs2=OTHER, imm=ROUTINE)
+        number = random.randrange(1, 32)
+        if random.randrange(2):
+            asm.li(OTHER, encode("c.addi", rd=SUM, imm=number))
+            asm("sh", rs1=TEMP, rs2=OTHER, imm=ROUTINE)
+        else:
+            # The second half of the instruction that begins in the page before.
+            asm.li(OTHER, encode("addi", rd=SUM, rs1=SUM, imm=number) >> 16)
+            asm("sh", rs1=TEMP, rs2=OTHER)
 
     def _change_status(self) -> None:
         random = self._random

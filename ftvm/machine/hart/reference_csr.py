@@ -142,6 +142,7 @@ class ControlStatus:
             "mip": self._write_mip,
             "sip": lambda value: self._write_bits("mip", self.values["mideleg"] & 1 << 1, value),
             "sie": lambda value: self._write_bits("mie", self.values["mideleg"], value),
+            "menvcfg": self._write_menvcfg,
             "mcycle": self._write_cycle,
             "minstret": self._write_instret,
         }
@@ -232,6 +233,12 @@ class ControlStatus:
         """With Sstc on, STIP is read-only."""
         timer = STIP if self.values["menvcfg"] & STCE else 0
         self._write_bits("mip", SUPERVISOR_INTERRUPTS & ~timer, value)
+
+    def _write_menvcfg(self, value: int) -> None:
+        """Turning Sstc on makes an end of the STIP that software wrote."""
+        self._write_bits("menvcfg", WRITABLE["menvcfg"], value)
+        if value & STCE:
+            self.values["mip"] &= ~STIP
 
     def _write_pmpcfg(self, name: str, value: int) -> None:
         """Eight entries; a locked one keeps its byte. Bits 5 and 6 are always zero, and W is without R."""
