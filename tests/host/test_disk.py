@@ -19,6 +19,7 @@ IMAGE = b"\x01\x00" * 8
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Hashes of the images here are kept here."""
     root = tmp_path / "cache"
+    monkeypatch.delenv("FTVM_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(root))
     return root / "ftvm"
 
