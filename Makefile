@@ -20,10 +20,10 @@ PROGRAMS ?= 10000
 INPUTS ?= 10000
 SIZE ?= small
 MODEL ?= full
-HOST_TESTS := $(addprefix tests/,arbiter campaign demo host namespaces test_readme_two_hosts.py)
+PROCESS_TESTS := $(addprefix tests/,arbiter bench campaign cli demo host linux namespaces test_readme_two_hosts.py)
 KILLS ?= 20
 
-.PHONY: setup demo test test-hosts test-rest lint bench sim fuzz differential campaign linux model mutants clean
+.PHONY: setup demo test test-processes test-rest lint bench sim fuzz differential campaign linux model mutants clean
 
 setup: $(PACKAGES_DONE) $(TOOLS_DONE)
 
@@ -39,15 +39,15 @@ $(TOOLS_DONE): .ci/install-tools $(PACKAGES_DONE)
 demo: $(PACKAGES_DONE)
 	$(BIN)/ftvm demo
 
-# Two at a time: what waits for pairs of nodes beside all that computes.
+# Two at a time: what computes beside what starts processes and waits for them.
 test: setup
-	$(MAKE) --no-print-directory -j2 test-hosts test-rest
+	$(MAKE) --no-print-directory -j2 test-processes test-rest
 
-test-hosts: setup
-	$(BIN)/python -m pytest $(HOST_TESTS)
+test-processes: setup
+	$(BIN)/python -m pytest $(PROCESS_TESTS)
 
 test-rest: setup
-	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(HOST_TESTS))
+	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(PROCESS_TESTS))
 
 lint: $(PACKAGES_DONE)
 	$(BIN)/ruff check .
