@@ -204,7 +204,7 @@ def _source(uri: str | None) -> Source:
     found = debian_mirror(configured(Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d")))
     if found is None:
         raise GuestBuildError(
-            "no Debian mirror is configured in /etc/apt; give one, such as --mirror http://deb.debian.org/debian"
+            "no Debian mirror is configured in /etc/apt; give one, such as --mirror http://MIRROR/debian"
         )
     return found
 

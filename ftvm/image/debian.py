@@ -67,7 +67,7 @@ class Request:
         if not SUITE_PATTERN.fullmatch(self.suite):
             raise GuestBuildError(f"{self.suite!r} is no name of a suite; {SUITE} is one")
         if self.mirror is not None and not re.fullmatch(r"[a-z][a-z0-9+]*:[^\s\[\]#\"]+", self.mirror):
-            raise GuestBuildError(f"{self.mirror!r} is no mirror; give it as http://deb.debian.org/debian")
+            raise GuestBuildError(f"{self.mirror!r} is no mirror; give it as http://MIRROR/debian")
 
 
 def parse_size(text: str) -> int:

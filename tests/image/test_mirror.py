@@ -10,7 +10,7 @@ ONE_LINE = """\
 # deb http://commented.example/debian bookworm main
 deb-src http://source.example/debian bookworm main
 deb cdrom:[Debian 12]/ bookworm main
-deb [ arch=amd64 signed-by=/usr/share/keyrings/other.gpg ] https://packages.example/apt cloud-sdk-bookworm main
+deb [ arch=amd64 signed-by=/usr/share/keyrings/other.gpg ] https://packages.example/apt tools-bookworm main
 deb http://security.example/debian-security bookworm-security main   # only updates
 deb http://mirror.example/debian/   bookworm   main contrib
 """
@@ -43,7 +43,7 @@ signed-by:
 
 def test_lines_give_uri_suite_components_and_keyring() -> None:
     assert list(parse_list(ONE_LINE))[1:] == [
-        Source("https://packages.example/apt", "cloud-sdk-bookworm", ("main",), Path("/usr/share/keyrings/other.gpg")),
+        Source("https://packages.example/apt", "tools-bookworm", ("main",), Path("/usr/share/keyrings/other.gpg")),
         Source("http://security.example/debian-security", "bookworm-security", ("main",), None),
         Source("http://mirror.example/debian/", "bookworm", ("main", "contrib"), None),
     ]

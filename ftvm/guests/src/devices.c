@@ -28,25 +28,9 @@
 
 #define BLOCK_SIZE 4096
 #define SECTOR_SIZE 512
-#define QUEUE_SIZE 4
 #define RECEIVE 0 /* of the console */
 #define TRANSMIT 1
 #define LINE_MAX 64
-
-struct queue {
-    struct descriptor table[QUEUE_SIZE];
-    struct {
-        uint16_t flags, index, ring[QUEUE_SIZE];
-    } available;
-    struct {
-        uint16_t flags, index;
-        struct {
-            uint32_t id, size;
-        } ring[QUEUE_SIZE];
-    } used;
-    uintptr_t device;
-    uint32_t number;
-} __attribute__((aligned(16)));
 
 static struct queue disk, entropy, receive, transmit;
 static struct {
@@ -55,24 +39,13 @@ static struct {
 } header;
 static uint8_t block[BLOCK_SIZE], status;
 
-static void set_up(struct queue *queue, uintptr_t device, uint32_t number) {
-    queue->device = device;
-    queue->number = number;
-    virtio_set_up_queue(device, number, QUEUE_SIZE, queue->table, &queue->available, &queue->used);
-}
-
 /* Gives the chain that begins at descriptor 0 to the device. */
 static void offer(struct queue *queue) {
-    queue->available.ring[queue->available.index % QUEUE_SIZE] = 0;
-    __asm__ volatile("fence" ::: "memory");
-    queue->available.index++;
-    __asm__ volatile("fence" ::: "memory");
-    write32(queue->device + QUEUE_NOTIFY, queue->number);
+    virtio_put(queue, 0);
+    virtio_notify(queue);
 }
 
-static bool is_used(struct queue *queue) {
-    return *(volatile uint16_t *)&queue->used.index == queue->available.index;
-}
+static bool is_used(const struct queue *queue) { return virtio_used(queue) == queue->available.index; }
 
 static bool submit(struct queue *queue) {
     if (!queue->device) return false;
@@ -202,18 +175,18 @@ int main(void) {
     uintptr_t block_device = virtio_find(ID_BLOCK), console = virtio_find(ID_CONSOLE), random = virtio_find(ID_ENTROPY);
     if (block_device) {
         virtio_negotiate(block_device, 1 << BLOCK_FLUSH);
-        set_up(&disk, block_device, 0);
+        virtio_set_up_queue(&disk, block_device, 0);
         virtio_start(block_device);
     }
     if (random) {
         virtio_negotiate(random, 0);
-        set_up(&entropy, random, 0);
+        virtio_set_up_queue(&entropy, random, 0);
         virtio_start(random);
     }
     if (console) {
         virtio_negotiate(console, 1); /* VIRTIO_CONSOLE_F_SIZE */
-        set_up(&receive, console, RECEIVE);
-        set_up(&transmit, console, TRANSMIT);
+        virtio_set_up_queue(&receive, console, RECEIVE);
+        virtio_set_up_queue(&transmit, console, TRANSMIT);
         virtio_start(console);
     }
     write8(UART + UART_LCR, LCR_8N1);

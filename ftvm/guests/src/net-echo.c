@@ -17,7 +17,6 @@
 #define FEATURE_MAC (1 << 5) /* VIRTIO_NET_F_MAC: the configuration space begins with the card's address */
 #define RECEIVE 0
 #define SEND 1
-#define QUEUE_SIZE 16
 #define BUFFER_SIZE 2048
 #define HEADER_SIZE 12 /* struct virtio_net_hdr */
 
@@ -36,23 +35,9 @@
 #define ACK 16
 #define CONNECTIONS_MAX 64
 
-struct queue {
-    struct descriptor table[QUEUE_SIZE];
-    struct {
-        uint16_t flags, index, ring[QUEUE_SIZE];
-    } available;
-    struct {
-        uint16_t flags, index;
-        struct {
-            uint32_t id, size;
-        } ring[QUEUE_SIZE];
-    } used;
-    uint16_t seen;
-    uint8_t buffers[QUEUE_SIZE][BUFFER_SIZE];
-} __attribute__((aligned(16)));
-
 static struct queue queues[2];
-static uintptr_t device;
+static uint8_t buffers[2][QUEUE_SIZE][BUFFER_SIZE];
+static uint16_t seen; /* of the received frames */
 static uint8_t mac[6];
 static uint64_t connections[CONNECTIONS_MAX]; /* the peer's address and port; 0: none */
 
@@ -62,26 +47,20 @@ static void put16(uint8_t *at, uint32_t value) { at[0] = (uint8_t)(value >> 8), 
 static void put32(uint8_t *at, uint32_t value) { put16(at, value >> 16), put16(at + 2, value); }
 
 static void offer(struct queue *queue, uint16_t descriptor) {
-    queue->available.ring[queue->available.index % QUEUE_SIZE] = descriptor;
-    __asm__ volatile("fence" ::: "memory");
-    queue->available.index++;
-    __asm__ volatile("fence" ::: "memory");
-    write32(device + QUEUE_NOTIFY, (uint32_t)(queue - queues));
+    virtio_put(queue, descriptor);
+    virtio_notify(queue);
 }
 
 static bool set_up(void) {
-    device = virtio_find(ID_NET);
+    uintptr_t device = virtio_find(ID_NET);
     if (!device) return false;
     virtio_negotiate(device, FEATURE_MAC);
-    for (uint32_t number = 0; number < 2; number++) {
-        struct queue *queue = queues + number;
-        virtio_set_up_queue(device, number, QUEUE_SIZE, queue->table, &queue->available, &queue->used);
-    }
+    for (uint32_t number = 0; number < 2; number++) virtio_set_up_queue(queues + number, device, number);
     virtio_start(device);
     for (uint32_t at = 0; at < sizeof mac; at++) mac[at] = read8(device + CONFIG + at);
     for (uint16_t number = 0; number < QUEUE_SIZE; number++) {
         struct queue *queue = queues + RECEIVE;
-        queue->table[number].address = (uintptr_t)queue->buffers[number];
+        queue->table[number].address = (uintptr_t)buffers[RECEIVE][number];
         queue->table[number].size = BUFFER_SIZE;
         queue->table[number].flags = WRITABLE;
         offer(queue, number);
@@ -97,9 +76,9 @@ static bool set_up(void) {
 static void send(const uint8_t *frame, size_t size) {
     struct queue *queue = queues + SEND;
     uint16_t number = queue->available.index % QUEUE_SIZE;
-    memset(queue->buffers[number], 0, HEADER_SIZE + FRAME_SIZE_MIN);
-    memcpy(queue->buffers[number] + HEADER_SIZE, frame, size);
-    queue->table[number].address = (uintptr_t)queue->buffers[number];
+    memset(buffers[SEND][number], 0, HEADER_SIZE + FRAME_SIZE_MIN);
+    memcpy(buffers[SEND][number] + HEADER_SIZE, frame, size);
+    queue->table[number].address = (uintptr_t)buffers[SEND][number];
     queue->table[number].size = HEADER_SIZE + (uint32_t)(size < FRAME_SIZE_MIN ? FRAME_SIZE_MIN : size);
     offer(queue, number);
 }
@@ -201,10 +180,10 @@ static void take(uint8_t *frame, size_t size) {
 
 static bool take_next(void) {
     struct queue *queue = queues + RECEIVE;
-    if (*(volatile uint16_t *)&queue->used.index == queue->seen) return false;
-    uint32_t id = queue->used.ring[queue->seen % QUEUE_SIZE].id, size = queue->used.ring[queue->seen % QUEUE_SIZE].size;
-    queue->seen++;
-    if (size > HEADER_SIZE) take(queue->buffers[id] + HEADER_SIZE, size - HEADER_SIZE);
+    if (virtio_used(queue) == seen) return false;
+    uint32_t id = queue->used.ring[seen % QUEUE_SIZE].id, size = queue->used.ring[seen % QUEUE_SIZE].size;
+    seen++;
+    if (size > HEADER_SIZE) take(buffers[RECEIVE][id] + HEADER_SIZE, size - HEADER_SIZE);
     offer(queue, (uint16_t)id);
     return true;
 }
@@ -214,8 +193,8 @@ int main(void) {
     print("ready\n");
     for (;;) {
         if (take_next()) continue;
-        write32(device + INTERRUPT_ACK, read32(device + INTERRUPT_STATUS));
+        write32(queues->device + INTERRUPT_ACK, read32(queues->device + INTERRUPT_STATUS));
         plic_acknowledge();
-        if (*(volatile uint16_t *)&queues[RECEIVE].used.index == queues[RECEIVE].seen) wait_for_interrupt();
+        if (virtio_used(queues + RECEIVE) == seen) wait_for_interrupt();
     }
 }

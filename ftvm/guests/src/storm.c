@@ -6,76 +6,27 @@
 
 #include "memory.h"
 #include "plic.h"
+#include "virtio.h"
 
-#define VIRTIO 0x10001000UL
-#define VIRTIO_STRIDE 0x1000UL
-#define VIRTIO_SLOTS 8
-#define VIRTIO_IRQ 1 /* of the first slot */
-#define DEVICE_ID 0x008
-#define DRIVER_FEATURES 0x020
-#define DRIVER_FEATURES_SEL 0x024
-#define QUEUE_SEL 0x030
-#define QUEUE_NUM 0x038
-#define QUEUE_READY 0x044
-#define QUEUE_NOTIFY 0x050
-#define STATUS 0x070
-#define QUEUE_DESC 0x080
-#define QUEUE_DRIVER 0x090
-#define QUEUE_DEVICE 0x0a0
-#define ID_NET 1
-#define ID_BLOCK 2
-#define ID_CONSOLE 3
-#define ID_ENTROPY 4
-#define STATUS_DRIVER 3
-#define STATUS_FEATURES_OK 8
-#define STATUS_DRIVER_OK 4
-#define FEATURES_HIGH 1 /* VIRTIO_F_VERSION_1 */
-#define BLOCK_FLUSH 9   /* VIRTIO_BLK_F_FLUSH, and the type of such a request is 4 */
-
-#define QUEUE_SIZE 4
-#define NEXT 1
-#define WRITABLE 2
+#define BLOCK_FLUSH 9 /* VIRTIO_BLK_F_FLUSH, and the type of such a request is 4 */
 #define BUFFER_SIZE 4096
 #define FRAME_SIZE 1526 /* with struct virtio_net_hdr */
 #define IER_THR_EMPTY 0x02
 #define MSTATUS_MIE 8
 
-struct queue {
-    struct {
-        uint64_t address;
-        uint32_t size;
-        uint16_t flags, next;
-    } table[QUEUE_SIZE];
-    struct {
-        uint16_t flags, index, ring[QUEUE_SIZE]; /* the chain is always the one that begins with 0 */
-    } available;
-    struct {
-        uint16_t flags, index;
-        struct {
-            uint32_t id, size;
-        } ring[QUEUE_SIZE];
-    } used;
-    uintptr_t device;
-    uint32_t number;
-    uint8_t buffer[BUFFER_SIZE];
-} __attribute__((aligned(16)));
-
 static struct queue queues[VIRTIO_SLOTS];
+static uint8_t buffers[VIRTIO_SLOTS][BUFFER_SIZE];
 
-static void write_address(uintptr_t at, const void *address) {
-    write32(at, (uint32_t)(uintptr_t)address);
-    write32(at + 4, (uint32_t)((uintptr_t)address >> 32));
-}
-
-static void describe(struct queue *queue, uint32_t id) {
-    queue->table[0].address = queue->table[1].address = (uintptr_t)queue->buffer;
+/* The chain that begins at descriptor 0: the only one. */
+static void describe(struct queue *queue, uint8_t *buffer, uint32_t id) {
+    queue->table[0].address = queue->table[1].address = (uintptr_t)buffer;
     switch (id) {
     case ID_NET:
-        memset(queue->buffer + 12, 0xff, 6); /* to everybody */
+        memset(buffer + 12, 0xff, 6); /* to everybody */
         queue->table[0].size = FRAME_SIZE;
         break;
     case ID_CONSOLE:
-        memset(queue->buffer, '#', BUFFER_SIZE);
+        memset(buffer, '#', BUFFER_SIZE);
         queue->table[0].size = BUFFER_SIZE;
         break;
     case ID_ENTROPY:
@@ -83,7 +34,7 @@ static void describe(struct queue *queue, uint32_t id) {
         queue->table[0].flags = WRITABLE;
         break;
     default:
-        queue->buffer[0] = 4;
+        buffer[0] = 4;
         queue->table[0].size = 16;
         queue->table[0].flags = NEXT;
         queue->table[0].next = 1;
@@ -93,24 +44,12 @@ static void describe(struct queue *queue, uint32_t id) {
     }
 }
 
-static void set_up(struct queue *queue, uintptr_t device, uint32_t id) {
-    queue->device = device;
-    queue->number = id == ID_NET || id == ID_CONSOLE;
-    describe(queue, id);
-    write32(device + STATUS, 0);
-    write32(device + STATUS, STATUS_DRIVER);
-    write32(device + DRIVER_FEATURES_SEL, 0);
-    write32(device + DRIVER_FEATURES, id == ID_BLOCK ? 1 << BLOCK_FLUSH : 0);
-    write32(device + DRIVER_FEATURES_SEL, 1);
-    write32(device + DRIVER_FEATURES, FEATURES_HIGH);
-    write32(device + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK);
-    write32(device + QUEUE_SEL, queue->number);
-    write32(device + QUEUE_NUM, QUEUE_SIZE);
-    write_address(device + QUEUE_DESC, queue->table);
-    write_address(device + QUEUE_DRIVER, &queue->available);
-    write_address(device + QUEUE_DEVICE, &queue->used);
-    write32(device + QUEUE_READY, 1);
-    write32(device + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK);
+static void set_up(size_t place, uintptr_t device, uint32_t id) {
+    struct queue *queue = queues + place;
+    describe(queue, buffers[place], id);
+    virtio_negotiate(device, id == ID_BLOCK ? 1 << BLOCK_FLUSH : 0);
+    virtio_set_up_queue(queue, device, id == ID_NET || id == ID_CONSOLE);
+    virtio_start(device);
 }
 
 __attribute__((interrupt("machine"), aligned(4))) static void trapped(void) { plic_acknowledge(); }
@@ -123,20 +62,16 @@ int main(void) {
         uintptr_t device = VIRTIO + VIRTIO_STRIDE * slot;
         uint32_t id = read32(device + DEVICE_ID);
         if (!id) continue;
-        set_up(queues + count++, device, id);
-        plic_enable_also(VIRTIO_IRQ + slot);
+        set_up(count++, device, id);
+        plic_enable_also(virtio_irq(device));
     }
     print("storm\n");
     if (!count) write8(UART + UART_IER, IER_THR_EMPTY);
     write_csr(mstatus, read_csr(mstatus) | MSTATUS_MIE);
     for (;;) {
         for (struct queue *queue = queues; queue < queues + count; queue++) {
-            if (*(volatile uint16_t *)&queue->used.index == queue->available.index) {
-                __asm__ volatile("fence" ::: "memory");
-                queue->available.index++;
-                __asm__ volatile("fence" ::: "memory");
-            }
-            write32(queue->device + QUEUE_NOTIFY, queue->number);
+            if (virtio_used(queue) == queue->available.index) virtio_put(queue, 0);
+            virtio_notify(queue);
         }
     }
 }

@@ -36,11 +36,28 @@
 #define NEXT 1
 #define WRITABLE 2
 
+#define QUEUE_SIZE 16
+
 struct descriptor {
     uint64_t address;
     uint32_t size;
     uint16_t flags, next;
 };
+
+struct queue {
+    struct descriptor table[QUEUE_SIZE];
+    struct {
+        uint16_t flags, index, ring[QUEUE_SIZE];
+    } available;
+    struct {
+        uint16_t flags, index;
+        struct {
+            uint32_t id, size;
+        } ring[QUEUE_SIZE];
+    } used;
+    uintptr_t device;
+    uint32_t number;
+} __attribute__((aligned(16)));
 
 /* The first device of this kind; 0 without one. */
 static inline uintptr_t virtio_find(uint32_t id) {
@@ -72,15 +89,30 @@ static inline void virtio_write_address(uintptr_t at, const void *address) {
     write32(at + 4, (uint32_t)((uintptr_t)address >> 32));
 }
 
-static inline void virtio_set_up_queue(uintptr_t device, uint32_t number, uint32_t size, const void *table,
-                                       const void *available, const void *used) {
+/* After the negotiation. */
+static inline void virtio_set_up_queue(struct queue *queue, uintptr_t device, uint32_t number) {
+    queue->device = device;
+    queue->number = number;
     write32(device + QUEUE_SEL, number);
-    write32(device + QUEUE_NUM, size);
-    virtio_write_address(device + QUEUE_DESC, table);
-    virtio_write_address(device + QUEUE_DRIVER, available);
-    virtio_write_address(device + QUEUE_DEVICE, used);
+    write32(device + QUEUE_NUM, QUEUE_SIZE);
+    virtio_write_address(device + QUEUE_DESC, queue->table);
+    virtio_write_address(device + QUEUE_DRIVER, &queue->available);
+    virtio_write_address(device + QUEUE_DEVICE, &queue->used);
     write32(device + QUEUE_READY, 1);
 }
+
+static inline void virtio_notify(const struct queue *queue) { write32(queue->device + QUEUE_NOTIFY, queue->number); }
+
+/* Puts the chain that begins at descriptor `head` into the available ring; the device hears of it by a notification. */
+static inline void virtio_put(struct queue *queue, uint16_t head) {
+    queue->available.ring[queue->available.index % QUEUE_SIZE] = head;
+    __asm__ volatile("fence" ::: "memory");
+    queue->available.index++;
+    __asm__ volatile("fence" ::: "memory");
+}
+
+/* How many chains the device has used, modulo 65,536. */
+static inline uint16_t virtio_used(const struct queue *queue) { return *(const volatile uint16_t *)&queue->used.index; }
 
 /* After the queues. */
 static inline void virtio_start(uintptr_t device) {
