@@ -8,7 +8,7 @@ tick apply in log order. (DESIGN sections 4 and 5; Dunlap et al., ReVirt, OSDI 2
 from dataclasses import dataclass
 from enum import IntEnum
 
-LOG_VERSION = 3
+LOG_VERSION = 4
 """Goes up when the meaning of an entry, the guest-visible board, the instruction semantics, the layout of a log file or
 what the nodes say to each other changes.
 

@@ -41,6 +41,10 @@ ILLEGAL = 2
         ("pmpcfg2", 0x9F9F_9F9F_9F9F_9F9F),
         ("mhpmcounter3", 0),
         ("mhpmevent31", 0),
+        ("tselect", 0),
+        ("tdata1", 0),
+        ("tdata2", 0),
+        ("tdata3", 0),
         ("sie", 0),
         ("sip", 0),
     ],
@@ -107,7 +111,7 @@ def test_of_a_software_timer_interrupt_nothing_is_left_once_stimecmp_has_the_say
 
 @pytest.mark.parametrize(
     "number",
-    [CSRS["pmpcfg0"] + 1, CSRS["pmpaddr15"] + 1, CSRS["tselect"], 0x001, 0x003, 0x7C0, 0x5A8, 0xB01, 0xC80, 0x30C],
+    [CSRS["pmpcfg0"] + 1, CSRS["pmpaddr15"] + 1, CSRS["tdata3"] + 1, 0x001, 0x003, 0x7C0, 0x5A8, 0xB01, 0xC80, 0x30C],
 )
 def test_registers_that_do_not_exist_trap(number: int) -> None:
     """The official tests write such registers behind a trap handler before anything else."""

@@ -258,6 +258,8 @@ def test_who_may_use_privileged_instructions(name: str, privilege: int, mstatus:
         ("time", SUPERVISOR, {"mcounteren": 7, "scounteren": 0}, True),
         ("cycle", SUPERVISOR, {"mcounteren": 6}, False),
         ("instret", MACHINE, {"mcounteren": 0}, True),
+        ("tselect", MACHINE, {}, True),
+        ("tselect", SUPERVISOR, {}, False),
     ],
 )
 def test_who_may_read_csrs(csr: str, privilege: int, changes: dict[str, int], legal: bool) -> None:
@@ -291,6 +293,8 @@ def test_who_may_read_csrs(csr: str, privilege: int, changes: dict[str, int], le
         ("mstatus", ONES, 1 << 63 | 0xA_007E_79AA),
         ("minstret", 100, 100),
         ("mcycle", 100, 100),
+        ("tselect", ONES, 0),
+        ("tdata1", 2 << 60, 0),
     ],
 )
 def test_csr_fields_keep_only_legal_values(csr: str, written: int | None, read: int) -> None:

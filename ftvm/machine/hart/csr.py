@@ -19,6 +19,7 @@ MCOUNTEREN, MENVCFG, MCOUNTINHIBIT = 0x306, 0x30A, 0x320
 PMPCFG0, PMPCFG2, PMPADDR0 = 0x3A0, 0x3A2, 0x3B0
 MSCRATCH, MEPC, MCAUSE, MTVAL, MIP = 0x340, 0x341, 0x342, 0x343, 0x344
 MCYCLE, MINSTRET, CYCLE, TIME, INSTRET = 0xB00, 0xB02, 0xC00, 0xC01, 0xC02
+TSELECT, TDATA3 = 0x7A0, 0x7A3
 MVENDORID, MCONFIGPTR = 0xF11, 0xF15
 
 # (number, where it is kept, bits that a write changes) of registers that are plain words.
@@ -156,6 +157,8 @@ def csr_read(state: Words, csr: int) -> tuple[int, int]:
             or MCYCLE + 3 <= csr < MCYCLE + 32
             or MCOUNTINHIBIT + 3 <= csr < MCOUNTINHIBIT + 32
             or csr == MCOUNTINHIBIT
+            # No trigger is there: tselect holds 0 only, and the type in tdata1 is 0 (debug specification, Sdtrig).
+            or TSELECT <= csr <= TDATA3
         )
         ok = 1 if zero else 0
     return ok, value
