@@ -4,9 +4,9 @@ mtime is not counted: it is computed from the last `Clock` entry of the executio
 so a read needs no log entry and the tick at which the timer fires is known beforehand. What the guest writes to mtime
 is kept as an offset to that clock.
 
-The timer's comparators see the time of TIMER_LATENCY ticks ago, as those of real harts do: a program that reads the time
-in a loop sees it reach what it has set before the interrupt comes, and software is written to that (kvm-unit-tests
-checks it). A hart in WFI, whose ticks stand still, waits for nothing.
+The timer's comparators see the time of TIMER_LATENCY ticks ago: no real interrupt comes with the very instruction at
+which it is due. A program that reads the time in a loop sees it reach what it has set before the interrupt comes, and
+software is written to that (kvm-unit-tests checks it). A hart in WFI, whose ticks stand still, waits for nothing.
 """
 
 from ftvm.machine.hart import state as s
