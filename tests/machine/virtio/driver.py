@@ -163,18 +163,20 @@ class Queue:
     used: int = 0
     places: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     """Of a chain that is with the device: its writable buffers, (address, size) each."""
+    shifts: tuple[int, int, int] = (0, 0, 0)
+    """How far behind the start of a page descriptors, driver area and device area begin."""
 
     @property
     def descriptors(self) -> int:
-        return self.base
+        return self.base + self.shifts[0]
 
     @property
     def driver_area(self) -> int:
-        return self.base + 0x1000
+        return self.base + 0x1000 + self.shifts[1]
 
     @property
     def device_area(self) -> int:
-        return self.base + 0x2000
+        return self.base + 0x2000 + self.shifts[2]
 
     def set_up(self) -> None:
         write = self.board.write
@@ -283,7 +285,13 @@ class Device:
         self.write(STATUS, status)
 
     def start(
-        self, features: int = 0, sizes: Sequence[int] = (16, 16), *, version_1: bool = True, features_ok: bool = True
+        self,
+        features: int = 0,
+        sizes: Sequence[int] = (16, 16),
+        *,
+        version_1: bool = True,
+        features_ok: bool = True,
+        shifts: tuple[int, int, int] = (0, 0, 0),
     ) -> list[Queue]:
         """Initialise as section 3.1.1 says, or as drivers of an earlier virtio do; its queues."""
         features = features | VERSION_1 if version_1 else features & ~VERSION_1
@@ -291,7 +299,7 @@ class Device:
         self.accept(features, status)
         kind = self.read(DEVICE_ID)
         queues = [
-            Queue(self.board, self.at, number, sizes[number], RAM_BASE + 0x2_0000 * (number + 1))
+            Queue(self.board, self.at, number, sizes[number], RAM_BASE + 0x2_0000 * (number + 1), shifts=shifts)
             for number in range(int(d.queue_count(kind)))
         ]
         for queue in queues:

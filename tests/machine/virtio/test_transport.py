@@ -305,7 +305,7 @@ _QUEUE = _AT + d.QUEUES_AT
         (_QUEUE + d.QUEUE_SIZE, 0),
         (_QUEUE + d.QUEUE_SIZE, 3),
         (_QUEUE + d.QUEUE_SIZE, 512),
-        (_QUEUE + d.DESCRIPTORS, 0x8000_0008),
+        (_QUEUE + d.DESCRIPTORS, 0x7FFF_FFF8),
         (_QUEUE + d.DESCRIPTORS, 0x8000_0000 + RAM_BYTES - 16),
         (_QUEUE + d.AVAILABLE, 0x8000_0000 + RAM_BYTES - 16),
         (_QUEUE + d.USED, 0x7FFF_FFFC),
