@@ -20,6 +20,7 @@ from ftvm.demo.system import free_ports
 from ftvm.errors import FtvmError
 from tests.host.network.test_slirp import needs_library
 from tests.host.pair import LOOPBACK, RAM_MIB, SETTINGS, core_state, ended, image, kill, run, stays_responsive
+from tests.limits import WAIT_S
 from tests.namespaces import Network, open_network, require_namespaces
 
 KILLS = STOPS = 3
@@ -98,7 +99,7 @@ def test_a_connection_by_a_published_port_survives_every_kill(tmp_path: Path, mo
             said = f"network user: 1 flows, {network['from_guest']} frames from the guest"
             assert said in shown.stdout.decode()
 
-    run(main, timeout_s=120.0)
+    run(main)
 
 
 # ---- the nodes' own interfaces
@@ -134,7 +135,7 @@ class Hosts(Stage):
     def connect(self) -> socket.socket:
         """To the guest, from the third host."""
         client = self.network["client"].socket(socket.AF_INET, socket.SOCK_STREAM)
-        client.settimeout(20)
+        client.settimeout(WAIT_S)
         client.connect((INSIDE, ECHO_PORT))
         client.setblocking(False)
         return client
@@ -172,7 +173,7 @@ def test_a_connection_by_the_nodes_own_interfaces_survives_every_kill(tmp_path: 
             primary = (await states(stage))["PROTECTED"]
             assert (await stage.status(primary))["tap"]["announced"] > 0
 
-    run(main, timeout_s=120.0)
+    run(main)
 
 
 async def chatter(stage: Hosts) -> None:
@@ -214,7 +215,7 @@ def test_a_primary_that_was_stopped_and_goes_on_writes_nothing_to_its_interface(
                     assert stage.written(primary) <= written + CHECKED_BEFORE
             nursery.cancel_scope.cancel()
 
-    run(main, timeout_s=120.0)
+    run(main)
 
 
 def test_an_interface_that_cannot_be_had_ends_the_node_with_a_line(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_an_interface_that_cannot_be_had_ends_the_node_with_a_line(tmp_path: Pat
     text = (tmp_path / "machine.toml").read_text().replace('log = "', 'tap = "none-such"\nlog = "')
     (tmp_path / "machine.toml").write_text(text)
     command = [sys.executable, "-m", "ftvm", "primary", str(tmp_path / "machine.toml"), "--node", "alpha"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False, env=dict(os.environ))
     assert done.returncode == 2
     assert "there is no interface none-such; make it: ip tuntap add" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -254,4 +255,4 @@ def test_a_flood_from_outside_leaves_the_machine_responsive_and_its_memory_bound
             kill(stage, "alpha")
             await talk(stream, 20, counter)
 
-    run(main, timeout_s=120.0)
+    run(main)
