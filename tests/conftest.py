@@ -1,10 +1,26 @@
 """For all tests: properties are about what is true, not about how quickly this computer finds out."""
 
+import subprocess
+import sys
+
+import pytest
 from hypothesis import settings
 
+from ftvm.machine.hart.kernel import is_cached
 from tests.guests.debian import debian_guest
 
-__all__ = ["debian_guest"]
+__all__ = ["compiled", "debian_guest"]
+
+STARTS_PROCESSES = ("arbiter", "bench", "campaign", "cli", "demo", "host", "linux", "test_readme_two_hosts.py")
+COMPILE = "from ftvm.cli.progress import prepared_kernel; prepared_kernel()"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(request: pytest.FixtureRequest) -> None:
+    """Machine code before the first process needs it: two nodes would both compile, and a test wait for both."""
+    where = {item.path.relative_to(request.config.rootpath).parts[1] for item in request.session.items}
+    if where & set(STARTS_PROCESSES) and not is_cached():
+        subprocess.run([sys.executable, "-c", COMPILE], check=True)
 
 settings.register_profile("ftvm", deadline=None)
 settings.load_profile("ftvm")
