@@ -6,3 +6,6 @@ WAIT_S = 90.0
 
 TEST_S = 280.0
 """For a whole test with processes: less than pytest's own limit, which says less."""
+
+TIMEOUT_MS = 1000
+"""Of a failure detector: a machine that also compiles and tests other things must not look dead."""

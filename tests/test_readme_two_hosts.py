@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.guests.boards import tool
 from tests.limits import WAIT_S
 from tests.namespaces import Host, open_network, require_namespaces
@@ -136,6 +138,7 @@ def _stand_in(path: Path, script: str, folder: Path) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.usefixtures("patience")
 def test_the_two_host_how_to_does_what_it_says(tmp_path: Path) -> None:
     require_namespaces()
     tool("redis-cli")

@@ -12,17 +12,13 @@ from bench import failover, linux, reprotection, throughput
 from bench.common import find_tool
 from bench.hosts import obstacle
 from tests.guests.debian import DebianGuest
+from tests.limits import TIMEOUT_MS
 from tests.needs import lack
 
-TIMEOUT_MS = 1000
-"""The detector's: what is measured here beside other tests shall not lose its protection meanwhile."""
+pytestmark = pytest.mark.usefixtures("patience")
+
 SPREAD = {"median", "low", "high", "count", "spread"}
 DISTRIBUTION = {"count", "min", "p50", "p90", "p99", "max"}
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FTVM_REPLICATION_DETECTOR_TIMEOUT_MS", str(TIMEOUT_MS))
 
 
 def _results(path: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import pytest
 from tests.limits import TEST_S
 from tests.needs import need
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 FIELDS = {"acknowledged", "lost", "duplicated", "gap_ms", "generation", "digest_match", "log_bytes", "ticks"}
 
 

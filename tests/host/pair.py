@@ -15,10 +15,8 @@ from ftvm.demo.load import Loader
 from ftvm.demo.resp import RespClient, open_resp
 from ftvm.demo.stage import EDGE, Stage, open_stage, prepare
 from ftvm.guests import path as guest_path
-from tests.limits import TEST_S, WAIT_S
+from tests.limits import TEST_S, TIMEOUT_MS, WAIT_S
 
-TIMEOUT_MS = 1000
-"""The detector's: a machine that also compiles and tests other things must not look dead."""
 SETTINGS = {"detector_timeout_ms": TIMEOUT_MS, "heartbeat_interval_ms": 25, "digest_interval_ms": 100}
 RAM_MIB = 16
 LOOPBACK = "127.0.0.1"
