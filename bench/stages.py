@@ -67,10 +67,12 @@ class Sample:
 
 
 async def sample(stage: Stage, name: str) -> Sample:
-    """The moment is taken to be the middle of the question."""
+    """The moment is taken to be the middle of the question. Raises `Disturbed` where there is no machine any more."""
     asked = time.monotonic()
     status = await stage.status(name)
     answered = time.monotonic()
+    if status["engine"] is None:
+        raise Disturbed(f"{name} has no machine any more: {'; '.join(status['notes'][-4:])}")
     return Sample(
         at_s=(asked + answered) / 2,
         generation=status["core"]["generation"],

@@ -19,13 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.guests.boards import tool
+from tests.limits import WAIT_S
 from tests.namespaces import Host, open_network, require_namespaces
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADING = "### Two hosts and a witness"
 ADDRESSES = {"alpha": "10.77.0.1", "beta": "10.77.0.2", "third": "10.77.0.3", "desk": "10.77.0.4"}
-COMMAND_TIMEOUT_S = 30.0
 SIZE_MAX = 1 << 20
 ANY = "…"
 
@@ -82,7 +84,7 @@ class Terminal:
         assert self._shell.stdin is not None
         self._shell.stdin.write(f"{command}\nprintf '%s\\n' '{end}'\n".encode())
         self._shell.stdin.flush()
-        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        deadline = time.monotonic() + WAIT_S
         while end not in self._said[begin:] or (command.endswith("&") and missing_line(shown, self._said[begin:])):
             wait_s = deadline - time.monotonic()
             if wait_s <= 0 or not select.select([self._output], [], [], wait_s)[0]:
@@ -136,6 +138,7 @@ def _stand_in(path: Path, script: str, folder: Path) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.usefixtures("patience")
 def test_the_two_host_how_to_does_what_it_says(tmp_path: Path) -> None:
     require_namespaces()
     tool("redis-cli")
@@ -152,7 +155,7 @@ def test_the_two_host_how_to_does_what_it_says(tmp_path: Path) -> None:
 
 
 def _follow(opened: dict[str, Terminal], step: Step) -> None:
-    deadline = time.monotonic() + COMMAND_TIMEOUT_S
+    deadline = time.monotonic() + WAIT_S
     while True:
         said = opened[step.host].run(step.command, step.shown)
         lacking = missing_line(step.shown, said)

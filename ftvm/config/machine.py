@@ -38,7 +38,7 @@ class GuestConfig:
     """The kernel's command line. None: `console=` the guest's console, and nothing else."""
     bios: Path | None = field(default=None, metadata=readers.path())
     """Firmware that runs in M mode. None with a kernel: the built-in SBI."""
-    ram_mib: int = field(default=64, metadata=readers.mebibytes(1, RAM_MIB_MAX))
+    ram_mib: int = field(default=128, metadata=readers.mebibytes(1, RAM_MIB_MAX))
     disks: tuple[DiskFile, ...] = field(default=(), metadata={"array": DiskFile})
     net: bool = field(default=False, metadata=readers.flag())
     mac: str | None = field(default=None, metadata=readers.mac_address())

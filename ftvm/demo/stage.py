@@ -129,17 +129,20 @@ class Stage:
     async def wait_status(
         self, name: str, accept: Callable[[dict[str, Any]], bool], what: str, timeout_s: float = START_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Poll until `accept(status)`; raises `FtvmError` with the process's own words if it ends or takes too long."""
+        """Poll until `accept(status)`; raises `FtvmError` with the processes' words if it ends or takes too long."""
+        state = ""
         with trio.move_on_after(timeout_s):
             while True:
                 with suppress(NotProtected):
                     status = await self.status(name)
                     if accept(status):
                         return status
+                    state = f" (it is {status['core']['state']})" if "core" in status else ""
                 if self.exit_code(name) is not None:
                     raise FtvmError(f"{name} ended with code {self.exit_code(name)}: {_last_line(self.said(name))}")
                 await trio.sleep(POLL_S)
-        raise FtvmError(f"{name} did not get to {what} within {timeout_s:g} s: {_last_line(self.said(name))}")
+        said = "; ".join(f"{who}: {_last_line(self.said(who))}" for who in sorted(self._processes))
+        raise FtvmError(f"{name} did not get to {what} within {timeout_s:g} s{state}: {said}")
 
     async def wait_protected(self) -> None:
         """Until alpha is live with beta in sync, and the edge has found it."""

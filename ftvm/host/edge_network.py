@@ -14,7 +14,7 @@ import trio
 from ftvm.errors import ProtocolError
 from ftvm.host import logs
 from ftvm.host.control import Answer
-from ftvm.host.network import DEVICE, GuestPort, Network, open_network
+from ftvm.host.network import DEVICE, GuestPort, Lingering, Network, open_network
 from ftvm.networks import NetworkSpec
 from ftvm.replication.edge import EdgeCore, EdgeEffect
 
@@ -30,7 +30,7 @@ class EdgeNetwork:
         self._spec = spec
         self._core = core
         self._perform = perform
-        self._network: Network = open_network(spec, mtu=mtu)
+        self._network: Network = Lingering(open_network(spec, mtu=mtu))
         self._port = GuestPort(self._network)
         self._scope = trio.CancelScope()
 

@@ -19,6 +19,7 @@ Where a slice ends depends on timing, and may: it is logged. Nothing else that d
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from ftvm.host.disk_keeping import OverlayWriter
 from ftvm.host.pacing import Pacer
 from ftvm.host.reports import Failed, Followed, Report
-from ftvm.host.runner import IDLE_WAIT_MAX_S, LENT_TICKS, EngineConfig, Runner
+from ftvm.host.runner import LENT_TICKS, NS_PER_S, EngineConfig, Runner
 from ftvm.log.entry import Action, Entry, Input
 from ftvm.machine.machine import Machine
 
@@ -71,6 +72,8 @@ class Engine:
         self._reports: deque[Report] = deque()
         self._bell = threading.Event()
         self._owner = threading.Lock()
+        self._rests_until_ns = 0
+        """When the engine's thread looks by itself what there is to do, at the latest; 0: it does not rest."""
         self._lent = False
         self._noticed_tick = 0
         self.quiet = False
@@ -210,6 +213,7 @@ class Engine:
             with self._owner:
                 self._bell.clear()
                 wait_s = self._go(None)
+                self._rests_until_ns = time.monotonic_ns() + int(wait_s * NS_PER_S) if wait_s > 0 else 0
             if wait_s > 0:
                 self._bell.wait(wait_s)
 
@@ -221,8 +225,8 @@ class Engine:
             self._command(self._runner.log_digest)  # takes too long for a borrowed thread
         elif self._runner.disks.is_due:
             self._command(self._runner.disks.keep)
-        elif wait_s < IDLE_WAIT_MAX_S:
-            self._bell.set()  # there is more to do, or a timer to wait for
+        elif time.monotonic_ns() + int(wait_s * NS_PER_S) < self._rests_until_ns:
+            self._bell.set()  # there is more to do, or a timer to wait for that is due before the thread looks again
 
     def _go(self, ticks_max: int | None) -> float:
         """See to the commands, then run for a slice, of at most `ticks_max`. Returns how long to sleep, in seconds."""

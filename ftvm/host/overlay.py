@@ -14,7 +14,8 @@ block: that is what a disk with a write cache promises, and file systems are mad
 blocks and bitmaps, whatever the order in which they came.
 
 The header carries a stamp: whose disk this is, and up to which generation and tick it was kept. A machine that arrives
-from elsewhere gets a new file, which replaces the old one when all of it is there.
+from elsewhere gets a new file, which replaces the old one when all of it is there. So does the first flush of all: what
+it replaces is an empty file, which only keeps the place and the lock. A file with something in it has a header.
 """
 
 from __future__ import annotations
@@ -185,12 +186,17 @@ class Overlay:
         self._sequence = 0
         self._told = (b"", self.stamp)
 
+    def _begin_if_new(self) -> None:
+        if self.is_new and self._replaced_fd < 0:
+            self.begin()
+
     @property
     def _temporary(self) -> Path:
         return self.path.with_name(self.path.name + ".new")
 
     def write(self, writes: Sequence[Write]) -> None:
         """Ascending. Lasts once `flush` has returned."""
+        self._begin_if_new()
         kept: dict[int, bytes] = {}
         for offset, data in writes:
             number = offset // BLOCK
@@ -206,6 +212,7 @@ class Overlay:
 
     def flush(self, stamp: OverlayStamp | None = None) -> None:
         """Everything written lasts when this returns. `stamp` is what the header says from here on."""
+        self._begin_if_new()
         if stamp is not None:
             self.stamp = stamp
         try:
@@ -268,7 +275,11 @@ class Overlay:
     def close(self) -> None:
         """What was not flushed may be lost. A file that nothing was flushed to is removed again."""
         if self.is_new:
-            (self._temporary if self._replaced_fd >= 0 else self.path).unlink(missing_ok=True)
+            old_fd = self._replaced_fd
+            if old_fd >= 0:
+                self._temporary.unlink(missing_ok=True)
+            if old_fd < 0 or os.fstat(old_fd).st_size == 0:
+                self.path.unlink(missing_ok=True)
         os.close(self._fd)
         if self._replaced_fd >= 0:
             os.close(self._replaced_fd)

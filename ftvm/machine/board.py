@@ -96,7 +96,7 @@ class NetConfig:
 class BoardConfig:
     """What the guest can see of its board; the two sides of a pair must agree on it."""
 
-    ram_mib: int = 64
+    ram_mib: int = 128
     disks: tuple[DiskConfig, ...] = ()
     net: NetConfig | None = None
     console: bool = False

@@ -57,12 +57,9 @@ HART_START, HART_STOP, HART_GET_STATUS, HART_SUSPEND = range(4)
 STARTED = 0
 SUSPEND_RETENTIVE = 0
 SUSPEND_NON_RETENTIVE = 1 << 31
-"""The bit; alone, it is the default suspend of that kind."""
-SUSPEND_PLATFORM = 1 << 28
-"""Below that bit, kinds from here on are the platform's; those under it, but for 0, are reserved."""
+"""The default suspends of both kinds; all other numbers are reserved or a platform's own, and this one has none."""
 SHUTDOWN, COLD_REBOOT, WARM_REBOOT = range(3)
 NO_REASON, SYSTEM_FAILURE = range(2)
-RESET_TYPE_VENDOR = 0xF0000000
 CONSOLE_WRITE, CONSOLE_READ, CONSOLE_WRITE_BYTE = range(3)
 
 A0, A1, A2, A6, A7 = s.X + 10, s.X + 11, s.X + 12, s.X + 16, s.X + 17
@@ -93,8 +90,9 @@ def _base(state: Words, function: int) -> int:
 
 @compiled
 def _are_harts(state: Words) -> bool:
-    """Do hart_mask (a0) and hart_mask_base (a1) name harts that exist? There is hart 0; a base of -1 means all."""
-    return state[A1] == -1 or (state[A1] == 0 and state[A0] & ~1 == 0)
+    """Do hart_mask (a0) and hart_mask_base (a1) name no hart but hart 0? A base of -1 means all; without a bit in the
+    mask the base names none, whatever it is."""
+    return state[A1] == -1 or state[A0] == 0 or (state[A1] == 0 and state[A0] == 1)
 
 
 @compiled
@@ -124,9 +122,7 @@ def _suspend(state: Words) -> int:
         state[s.WAITING] = 1
         _answer(state, SUCCESS, 0)
         return CHANGED
-    low = kind & ~SUSPEND_NON_RETENTIVE
-    known = low == 0 or low >= SUSPEND_PLATFORM
-    return _answer(state, NOT_SUPPORTED if known else INVALID_PARAM, 0)
+    return _answer(state, NOT_SUPPORTED if kind == SUSPEND_NON_RETENTIVE else INVALID_PARAM, 0)
 
 
 @compiled
@@ -153,7 +149,7 @@ def _halt(state: Words, code: int) -> int:
 @compiled
 def _system_reset(state: Words, function: int) -> int:
     kind, reason = state[A0] & 0xFFFFFFFF, state[A1] & 0xFFFFFFFF
-    if function != 0 or kind >= RESET_TYPE_VENDOR:
+    if function != 0:
         return _answer(state, NOT_SUPPORTED, 0)
     if kind > WARM_REBOOT or reason > SYSTEM_FAILURE:
         return _answer(state, INVALID_PARAM, 0)

@@ -200,6 +200,7 @@ def check_state(state: NDArray[np.int64], board: BoardConfig) -> None:
         ("clock base", clint.CLOCK_BASE, 0, 1 << 62),
         ("clock rate", clint.CLOCK_RATE, 0, 1 << 48),
         ("clock ceiling", clint.CLOCK_ROOM, 0, 1 << 62),
+        ("time that the timer sees", clint.CLOCK_SEEN, 0, 1 << 62),
         ("UART FIFO count", uart.FIFO_COUNT, 0, uart.FIFO_SIZE),
         ("UART input offset", uart.INPUT_OFFSET, 0, TICK_MAX),
         ("UART output offset", uart.OUTPUT_OFFSET, 0, TICK_MAX),

@@ -369,6 +369,8 @@ class Node(Planned):
         if self._state in ACCEPTING:
             members = [(member.peer, member.life) for member in self._primary.members()]
             self._stamper.withdraw(members, self._primary.followers)
+        if waited_ns >= config.hand_over_wait_ns:
+            self._give_up_planned()
         match self._state:
             case State.JOINING if self._shadow.session is None and probing:
                 self._probe(*config.peers)
@@ -380,14 +382,6 @@ class Node(Planned):
                 self._bide_waiting()
             case State.FROZEN:
                 self._bide_frozen(probing)
-            case State.CEDING if waited_ns >= config.hand_over_wait_ns:
-                for member in self._primary.members():
-                    self._primary.close(member, "it did not take the machine over")
-                self._lose_member()
-            case State.PROTECTED if not self._primary.running and waited_ns >= config.hand_over_wait_ns:
-                self._primary.running = True
-                self._leaves = False
-                self._primary.edges.take_input()
             case State.SOLO | State.PROTECTED if self._halt is not None:
                 gate, edgeless_ns = self._replica.gate, self._now_ns - self._edgeless_since_ns
                 if gate.committed == gate.end and edgeless_ns >= config.off_wait_ns:
@@ -399,8 +393,7 @@ class Node(Planned):
         if probing:
             self._probe(*self._config.peers)
             self._replica.emit(AskArbiter(Read()))
-        away_ns = self._now_ns - self._holder_seen_ns
         mine = self._ledger.last_activated == self._replica.generation
-        if mine and away_ns >= self._config.void_delay_ns:
+        if mine and self._now_ns - self._holder_seen_ns >= self._config.void_delay_ns:
             self._step(Cause.HOLDER_SILENT)
             self._claim(Kind.VOID, want=self._ledger.current + 1)

@@ -65,11 +65,30 @@ class Planned(Waiting):
         self._end(Exit(ExitCode.OK, f"the machine runs on {peer} in generation {newest.gen}: this node has left it"))
 
     def ask_promote(self, now_ns: int) -> list[Effect]:
-        """A shadow in sync claims now, as if its primary were dead."""
+        """A shadow in sync claims now, as if its primary were dead.
+
+        The session stays open until the arbiter has answered: a primary that lives would claim as soon as it is lost,
+        and who is quicker would have the machine, not who was asked to.
+        """
         self._enter(now_ns)
         if self._state in (State.IN_SYNC, State.SUSPECT):
-            self._presume_dead("the operator asks for it")
+            self._supersede("the operator asks for it")
         return self._leave()
+
+    def _give_up_planned(self) -> None:
+        """A change of roles that was begun, and has had its time."""
+        match self._state:
+            case State.PROTECTED if not self._primary.running:
+                self._primary.running = True
+                self._leaves = False
+                self._primary.edges.take_input()
+            case State.CEDING:
+                for member in self._primary.members():
+                    self._primary.close(member, "it did not take the machine over")
+                self._lose_member()
+            case State.CLAIMING:
+                # Its primary waits for what a sealed shadow never says, and may be nearer to the arbiter.
+                self._shadow.detach("it claims the next generation, and the arbiter does not answer it")
 
     def ask_power_off(self, now_ns: int) -> list[Effect]:
         self._enter(now_ns)

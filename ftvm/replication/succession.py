@@ -333,6 +333,10 @@ class Succession(ABC):
 
     def _presume_dead(self, why: str) -> None:
         self._shadow.detach(why)
+        self._supersede(why)
+
+    def _supersede(self, why: str) -> None:
+        """Sealed from here on, whether the session is still open or not."""
         self._step(Cause.PRIMARY_DEAD)
         self._replica.emit(Note(f"claiming generation {self._replica.generation + 1}: {why}"))
         self._claim(Kind.PROMOTE)

@@ -9,7 +9,6 @@ import http.client
 import json
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -32,20 +31,20 @@ from ftvm.config import (
     SecurityConfig,
 )
 from ftvm.credentials import EDGE, WITNESS, role_of
+from ftvm.demo.system import free_ports
+from tests.limits import WAIT_S
 from tests.needs import need
 from transport.certificates import create_authority, issue
 
 MACHINE = "bank"
 LOOPBACK = "127.0.0.1"
-START_S = 20.0
 POLL_S = 0.01
 
 
 def free_port() -> int:
     """A loopback port that was free a moment ago."""
-    with socket.socket() as one:
-        one.bind((LOOPBACK, 0))
-        return int(one.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 @functools.cache
@@ -144,7 +143,7 @@ class Service:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def _wait(self, is_ready: Any) -> None:
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + WAIT_S
         while not is_ready():
             assert self.process is not None
             said = (self.folder / "out").read_text(errors="replace")

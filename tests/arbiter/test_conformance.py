@@ -28,10 +28,10 @@ from ftvm.replication.messages import (
     Refused,
 )
 from tests.arbiter.services import Service, encoded
+from tests.limits import TEST_S
 
 LIVES = [bytes([number]) * 16 for number in range(1, 10)]
 A, B, C = LIVES[:3]
-TEST_S = 60.0
 
 
 def boot(life: Life = A, **more: Any) -> Claim:

@@ -29,6 +29,7 @@ from ftvm.replication.messages import (
     Read,
     Refused,
 )
+from tests.limits import WAIT_S
 from tests.needs import small_file_system
 
 LIVES = [bytes([number]) * 16 for number in range(1, 6)]
@@ -176,7 +177,7 @@ def test_of_racing_processes_exactly_one_wins_each_generation(tmp_path: Path) ->
         racer.stdin.flush()
     won = {}
     for life, racer in zip(LIVES, racers, strict=False):
-        output, _ = racer.communicate(timeout=60)
+        output, _ = racer.communicate(timeout=WAIT_S)
         assert racer.returncode == 0
         for gen in map(int, output.split()):
             assert gen not in won

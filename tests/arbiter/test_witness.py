@@ -41,6 +41,7 @@ from ftvm.errors import ArbiterError, CertificateError, ExitCode, ProtocolError
 from ftvm.replication.messages import Activate, Activated, Granted
 from tests.arbiter.services import LOOPBACK, MACHINE, Witness, make_config
 from tests.arbiter.test_conformance import A, boot, run
+from tests.limits import WAIT_S
 from transport.channel import Channel, Limits, open_channel
 from transport.errors import ChannelClosed, PeerRefused
 from transport.identity import Expectation
@@ -92,7 +93,7 @@ def command(witness: Witness, *words: str) -> "subprocess.CompletedProcess[str]"
         [sys.executable, "-m", "ftvm", "witness", str(witness.toml), *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=False,
     )
 
@@ -289,7 +290,7 @@ def test_connections_are_bounded_and_the_most_idle_gives_way(tmp_path: Path, mon
                 await check(channel)
             # The arbiter's own connection was the most idle and had to go: it makes another, in the place of `second`.
             assert await arbiter.ask(Activate(1, A)) == Activated(1, A)
-            with trio.fail_after(10), pytest.raises(ChannelClosed):
+            with trio.fail_after(WAIT_S), pytest.raises(ChannelClosed):
                 await second.receive()
             await check(first)
             await check(third)

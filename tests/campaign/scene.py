@@ -34,8 +34,8 @@ from tests.campaign.load import COUNTERS, LISTS, Load, longest_gap_ns
 from tests.namespaces.capture import Capture
 from transport.background import open_background
 
-ROUND_TIMEOUT_S = 45.0
-STORY_TIMEOUT_S = 25.0
+ROUND_TIMEOUT_S = 90.0
+STORY_TIMEOUT_S = 60.0
 WARM_ANSWERS = 30
 AFTER_ANSWERS = 25
 QUIET_S = 0.1

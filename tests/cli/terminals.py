@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-WAIT_S = 30.0
+from tests.limits import WAIT_S
 
 
 class OnTerminal:

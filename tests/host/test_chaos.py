@@ -17,7 +17,7 @@ LOAD = 60
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_no_order_of_failures_loses_or_doubles_anything(tmp_path: Path, seed: int) -> None:
-    run(_chaos, tmp_path, seed, timeout_s=120)
+    run(_chaos, tmp_path, seed)
 
 
 async def _chaos(folder: Path, seed: int) -> None:

@@ -63,7 +63,7 @@ def test_a_terminal_goes_on_through_a_failover_and_a_new_edge_and_is_restored(tm
                 assert await trio.to_thread.run_sync(terminal.process.wait, WAIT_S) == 0
                 assert terminal.is_as_before()
 
-    run(main, timeout_s=120)
+    run(main)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -77,7 +77,7 @@ def test_a_signal_leaves_and_restores_the_terminal(tmp_path: Path, number: signa
                 await trio.to_thread.run_sync(terminal.process.wait, WAIT_S)
                 assert terminal.is_as_before()
 
-    run(main, timeout_s=60)
+    run(main)
 
 
 def test_a_console_leaves_when_the_machine_is_powered_off(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_console_leaves_when_the_machine_is_powered_off(tmp_path: Path) -> Non
                 assert await trio.to_thread.run_sync(terminal.process.wait, WAIT_S) == 0
                 assert terminal.is_as_before()
 
-    run(main, timeout_s=60)
+    run(main)
 
 
 def test_without_an_edge_it_says_so(tmp_path: Path) -> None:

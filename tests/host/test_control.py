@@ -13,9 +13,8 @@ import trio
 from ftvm.errors import FtvmError, NotProtected
 from ftvm.host import control
 from ftvm.host.control import CLIENTS_MAX, LINE_SIZE_MAX, Answer, ControlError, ask, serve_control
+from tests.limits import TEST_S
 from transport.background import open_background
-
-DEADLINE_S = 15.0
 
 
 async def echo(request: Answer) -> Answer:
@@ -33,7 +32,7 @@ def serving(tmp_path: Path, main: Callable[[Path], Awaitable[None]]) -> None:
     path = tmp_path / "run" / "n.sock"
 
     async def bounded() -> None:
-        with trio.fail_after(DEADLINE_S):
+        with trio.fail_after(TEST_S):
             async with open_background() as nursery:
                 await nursery.start(serve_control, path, HANDLERS)
                 await main(path)

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import trio
 
+from ftvm.demo.system import free_ports
 from ftvm.errors import FtvmError
 from ftvm.host.edge_network import EdgeNetwork
 from ftvm.host.network import DEVICE, FrameDecoder, NetworkStatistics, encode_frame, slirp_library
@@ -17,6 +18,7 @@ from ftvm.replication.edge import EdgeCore, EdgeEffect, SendNode, StreamReset
 from ftvm.replication.edge_sessions import INPUT_WINDOW
 from ftvm.replication.messages import EdgeMessage, Input, InputAck, Live, Output
 from tests.host.network.station import ARP, BROADCAST, MAC, Connection, Station
+from tests.limits import WAIT_S
 from tests.needs import lack
 
 LOOPBACK = "127.0.0.1"
@@ -113,14 +115,13 @@ def run(test: Callable[[Nodes, int], Awaitable[None]]) -> None:
         slirp_library.load()
     except FtvmError:
         lack("libslirp is missing: apt-get install libslirp0")
-    with socket.create_server((LOOPBACK, 0)) as probe:
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(1)
 
     async def main() -> None:
         nodes = Nodes(port)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(nodes.network.run)
-            with trio.fail_after(30):
+            with trio.fail_after(WAIT_S):
                 await test(nodes, port)
             nursery.cancel_scope.cancel()
         with socket.create_server((LOOPBACK, port)):

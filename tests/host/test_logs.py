@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.limits import WAIT_S
+
 EVENTS = "from ftvm.host.logs import *; log = get_logger('node'); log.info('went live', node='a', why='b c'); "
 """A program in which something happens, and then something bad."""
 
@@ -10,7 +12,7 @@ WARNING = "log.warning('client does not read', unread=3)"
 
 
 def heard(script: str) -> tuple[str, list[str]]:
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=WAIT_S, check=True)
     return done.stdout, done.stderr.splitlines()
 
 

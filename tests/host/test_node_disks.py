@@ -118,7 +118,7 @@ def test_both_overlays_are_the_same_after_a_kill_a_rejoin_and_a_power_off_and_go
             await both_ended(stage, "alpha", "beta")
             assert overlay_of(stage, "alpha")[0] == overlay_of(stage, "beta")[0] == {**expected, **filled((3, 1))}
 
-    run(main, timeout_s=200)
+    run(main)
 
 
 def test_a_cold_start_from_an_overlay_that_missed_the_end_is_refused_unless_forced(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_cold_start_from_an_overlay_that_missed_the_end_is_refused_unless_forc
             stage.start("beta", "primary", str(stage.toml), "--node", "beta", "--force")
             await stage.wait_live("beta")
 
-    run(main, timeout_s=120)
+    run(main)
 
 
 def test_a_machine_goes_on_from_its_log_with_its_disks_after_a_loss_of_all_nodes(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_machine_goes_on_from_its_log_with_its_disks_after_a_loss_of_all_nodes
             await both_ended(stage, "alpha", "beta")
             assert overlay_of(stage, "alpha")[0] == overlay_of(stage, "beta")[0] == filled((3, 66))
 
-    run(main, timeout_s=150)
+    run(main)
 
 
 @pytest.mark.parametrize("problem", ["absent", "differs"])
@@ -192,4 +192,4 @@ def test_an_image_that_is_not_the_same_on_both_hosts_is_refused(tmp_path: Path, 
             else:
                 assert (code, "the machine's configuration differs" in line) == (ExitCode.REFUSED, True)
 
-    run(main, timeout_s=60)
+    run(main)

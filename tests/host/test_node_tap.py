@@ -14,6 +14,7 @@ from ftvm.host.network import NetworkStatistics, encode_frame
 from ftvm.host.node_tap import ANNOUNCE_AFTER_S, NodeTap
 from ftvm.log.entry import INPUT_SIZE_MAX
 from ftvm.replication.node import Node
+from tests.limits import WAIT_S
 
 MAC = "52:54:00:12:34:56"
 LATER_NS = 1 << 62
@@ -80,7 +81,7 @@ def run(test: Callable[[Wire, NodeTap, Core, list[bytes]], Awaitable[None]]) -> 
             core.room -= len(data)
 
         tap = NodeTap(wire, MAC, lambda: cast(Node, core), give)
-        with trio.fail_after(10):
+        with trio.fail_after(WAIT_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(tap.run)
                 await trio.testing.wait_all_tasks_blocked()

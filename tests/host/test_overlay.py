@@ -96,6 +96,39 @@ def test_what_a_crash_leaves_is_the_last_flush_but_for_blocks_written_since(tmp_
     assert crashed.stamp == OverlayStamp("bank", 3, 1000)
 
 
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("syncs", range(3))
+def test_a_crash_in_the_first_flush_leaves_nothing_that_is_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syncs: int
+) -> None:
+    (tmp_path / "node").mkdir()
+    path = tmp_path / "node" / "o"
+    overlay = reopened(path)
+    left = iter(range(syncs))
+
+    def fdatasync(_fd: int) -> None:
+        if next(left, None) is None:
+            raise Crash
+
+    overlay.write([(0, block(1)), (BLOCK, block(2))])
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    with pytest.raises(Crash):
+        overlay.flush(OverlayStamp("bank", 3, 1000))
+    monkeypatch.undo()
+    shutil.copytree(path.parent, tmp_path / "crashed")
+    overlay.close()
+    crashed = reopened(tmp_path / "crashed" / "o")
+    assert crashed.is_new
+    crashed.write([(BLOCK, block(7))])
+    crashed.flush()
+    crashed.close()
+    assert os.listdir(tmp_path / "crashed") == ["o"]
+    assert read(reopened(tmp_path / "crashed" / "o")) == {1: block(7)}
+
+
 @pytest.mark.parametrize("at", [8, 40, BLOCK * HEADERS])
 def test_a_flush_that_was_torn_in_its_header_or_bitmap_leaves_the_one_before(tmp_path: Path, at: int) -> None:
     path = tmp_path / "o"

@@ -14,7 +14,6 @@ from ftvm.demo.stage import Stage
 from ftvm.errors import ExitCode
 from tests.host.pair import (
     LOOPBACK,
-    TIMEOUT_MS,
     WAIT_S,
     core_state,
     ended,
@@ -28,13 +27,10 @@ from tests.host.pair import (
 
 LOAD = 150
 """Operations acknowledged before and after each event."""
-SILENCE_SLACK_MS = 1500
-"""Beyond the detector's timeout: claims with fsync, and a busy machine with two cores."""
-NS_PER_MS = 1_000_000
 
 
 def test_either_side_may_be_killed_under_load_and_a_new_shadow_is_admitted(tmp_path: Path) -> None:
-    run(_kill_either_side, tmp_path, timeout_s=90)
+    run(_kill_either_side, tmp_path)
 
 
 async def _kill_either_side(folder: Path) -> None:
@@ -70,7 +66,6 @@ async def _stop_and_resume(folder: Path) -> None:
         await more(loader, LOAD)
         stage.signal("alpha", signal.SIGSTOP)
         await more(loader, LOAD)
-        assert loader.ledger.longest_gap()[0] <= (TIMEOUT_MS + SILENCE_SLACK_MS) * NS_PER_MS
         zombie = (await stage.status("beta"))["core"]
         assert (zombie["state"], zombie["generation"]) == ("SOLO", 2)
 

@@ -194,7 +194,7 @@ def test_a_shadow_of_another_log_version_is_refused_and_both_versions_are_named(
         [sys.executable, "-c", OTHER_VERSION, "shadow", str(live.toml), "--node", "beta"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=False,
     )
     assert done.returncode == ExitCode.REFUSED, done.stderr

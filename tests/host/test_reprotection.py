@@ -85,7 +85,7 @@ async def same_digest(stage: Stage) -> None:
 
 
 def test_a_guest_that_writes_all_the_time_gets_a_shadow_and_one_that_returns_costs_less(tmp_path: Path) -> None:
-    run(_fresh_and_returning, tmp_path, timeout_s=90)
+    run(_fresh_and_returning, tmp_path)
 
 
 async def _fresh_and_returning(folder: Path) -> None:
@@ -112,7 +112,7 @@ async def _fresh_and_returning(folder: Path) -> None:
 
 
 def test_a_joiner_killed_in_mid_copy_costs_nothing_and_the_next_one_is_admitted(tmp_path: Path) -> None:
-    run(_joiner_killed, tmp_path, timeout_s=90)
+    run(_joiner_killed, tmp_path)
 
 
 async def _joining(stage: Stage) -> None:
@@ -144,7 +144,7 @@ async def _joiner_killed(folder: Path) -> None:
 
 
 def test_a_primary_killed_in_mid_copy_is_not_succeeded_by_the_joiner(tmp_path: Path) -> None:
-    run(_primary_killed, tmp_path, timeout_s=90)
+    run(_primary_killed, tmp_path)
 
 
 async def _primary_killed(folder: Path) -> None:

@@ -94,7 +94,7 @@ async def either_live(stage: Stage, *states: str) -> tuple[str, dict[str, Any]]:
 def test_both_are_killed_and_started_in_any_order_with_any_command(
     tmp_path: Path, first: str, roles: tuple[str, str]
 ) -> None:
-    run(_any_order, tmp_path, first, dict(zip(BOTH, roles, strict=True)), timeout_s=90)
+    run(_any_order, tmp_path, first, dict(zip(BOTH, roles, strict=True)))
 
 
 async def _any_order(folder: Path, first: str, roles: dict[str, str]) -> None:
@@ -129,7 +129,7 @@ async def _any_order(folder: Path, first: str, roles: dict[str, str]) -> None:
 
 
 def test_under_load_what_the_client_was_told_beyond_the_longest_log_is_counted_and_said(tmp_path: Path) -> None:
-    run(_under_load, tmp_path, timeout_s=90)
+    run(_under_load, tmp_path)
 
 
 async def _under_load(folder: Path) -> None:
@@ -184,7 +184,7 @@ async def _under_load(folder: Path) -> None:
 
 
 def test_a_node_that_was_alone_goes_on_at_once_and_an_older_log_is_refused_or_forced(tmp_path: Path) -> None:
-    run(_older_log, tmp_path, timeout_s=120)
+    run(_older_log, tmp_path)
 
 
 async def _older_log(folder: Path) -> None:

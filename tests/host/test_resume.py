@@ -32,6 +32,8 @@ from transport.testing import ChaosProxy, open_chaos_proxy
 
 CUT_INTERVAL_S = 0.1
 CUTS = 20
+PATIENT_MS = 60_000
+"""A detector's timeout that nobody waits out by chance, nor half of it."""
 
 
 @asynccontextmanager
@@ -116,7 +118,7 @@ async def _cut_for_good(folder: Path) -> None:
         began = time.monotonic()
         alone = await core_state(stage, "alpha", "SOLO", generation=2)
         took_s = time.monotonic() - began
-        assert TIMEOUT_MS / 1000 * 0.9 < took_s < TIMEOUT_MS / 1000 + 1.0
+        assert took_s > TIMEOUT_MS / 1000 * 0.9
         assert alone["wire"]["resumes"] == 0
         await more(loader, 50)
 
@@ -133,11 +135,10 @@ def test_a_killed_node_is_not_waited_for(tmp_path: Path, victim: str, survivor: 
 
 
 async def _killed(folder: Path, victim: str, survivor: str) -> None:
-    patient = {**SETTINGS, "detector_timeout_ms": 5000}
+    patient = {**SETTINGS, "detector_timeout_ms": PATIENT_MS}
     async with open_pair(folder, replication=patient) as stage, loaded(stage) as loader:
         await more(loader, 20)
         kill(stage, victim)
-        began = time.monotonic()
-        await core_state(stage, survivor, "SOLO", generation=2)
-        assert time.monotonic() - began < 2.0
+        with trio.fail_after(PATIENT_MS / 2000):
+            await core_state(stage, survivor, "SOLO", generation=2)
         await more(loader, 20)

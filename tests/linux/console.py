@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import trio
 
+from tests.limits import WAIT_S
+
 _STAMPED = re.compile(r"\[ *(\d+)\.(\d{6})\] (.*)")
 """printk: seconds since boot, by the guest's own counter, and the text."""
 
-ANSWER_TIMEOUT_S = 60.0
 NS_PER_US = 1000
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
@@ -89,7 +90,7 @@ class Shell:
     async def until(self, pattern: str, *, after: int = 0) -> re.Match[str]:
         """The first line from number `after` on that ends with `pattern`; what has not ended counts, too: a prompt."""
         wanted = re.compile(f"(?:{pattern})$")
-        with trio.fail_after(ANSWER_TIMEOUT_S):
+        with trio.fail_after(WAIT_S):
             while True:
                 for line in [*(text for text, _ in self.lines[after:]), self._partial]:
                     if found := wanted.search(line):

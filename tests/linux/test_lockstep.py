@@ -21,7 +21,7 @@ def test_nothing_of_linux_is_lost_or_doubled_while_its_primaries_are_killed(
     async def main() -> None:
         seen.append(await play(tmp_path, debian_guest.kernel.parent, kills=KILLS, seed=SEED, tell=print))
 
-    run(main, timeout_s=280)
+    run(main)
     (found,) = seen
     assert not found.violations, "\n".join(found.violations)
     assert found.kills == KILLS

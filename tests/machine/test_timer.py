@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from ftvm.errors import LogError
 from ftvm.log.entry import Clock
 from ftvm.machine.board import CLINT_BASE
+from ftvm.machine.devices.clint import TIMER_LATENCY
 from ftvm.machine.hart import state as s
 from ftvm.machine.machine import Machine, StopReason
 from tests.machine.assembler import Assembler
@@ -47,7 +48,7 @@ def clock_at(tick: int, sample: Clock, base: int) -> int:
     compare=st.integers(1, 20_000),
     slices=st.integers(1, 3000),
 )
-def test_the_timer_fires_at_the_first_tick_whose_mtime_reaches_mtimecmp(
+def test_the_timer_fires_its_latency_after_the_first_tick_whose_mtime_reaches_mtimecmp(
     mtime: int, rate: int, cap: int, compare: int, slices: int
 ) -> None:
     """Whatever the slices: the interrupt is entered at exactly the tick that the formula gives, or not at all."""
@@ -55,7 +56,8 @@ def test_the_timer_fires_at_the_first_tick_whose_mtime_reaches_mtimecmp(
     sample = Clock(SPINNING, mtime, rate, cap)
     machine.apply(sample)
     end = SPINNING + 5000
-    expected = next((t for t in range(SPINNING, end) if clock_at(t, sample, mtime) >= compare), None)
+    reached = range(SPINNING, end - TIMER_LATENCY)
+    expected = next((t + TIMER_LATENCY for t in reached if clock_at(t, sample, mtime) >= compare), None)
     while machine.tick < end and word(machine, s.PC) != HANDLER:
         before = machine.tick
         machine.run_until(min(before + slices, end if expected is None else max(expected, before + 1)))
@@ -67,6 +69,36 @@ def test_the_timer_fires_at_the_first_tick_whose_mtime_reaches_mtimecmp(
         machine.run_until(expected + 1)
     assert machine.tick == expected + 1
     assert (word(machine, s.PC), word(machine, s.NOT_RETIRED)) == (HANDLER, 1)
+
+
+@pytest.mark.parametrize("phase", range(12))
+@pytest.mark.parametrize("jumps", [False, True], ids=["by ticks", "by a Clock entry"])
+def test_a_loop_that_reads_the_time_sees_it_reach_the_deadline_before_the_interrupt_comes(
+    phase: int, jumps: bool
+) -> None:
+    """Wherever in the loop that happens: A0 is the last time that was read, A1 what the handler found."""
+    compare = 1000
+
+    def code(asm: Assembler) -> None:
+        set_handler(asm)
+        store(asm, MTIMECMP, compare, "d")
+        asm.li(T0, s.MTIP)
+        asm("csrrw", csr="mie", rs1=T0)
+        asm("csrrsi", rd=0, csr="mstatus", imm=8)
+        asm.label("loop")
+        asm("csrrs", rd=A0, csr="time", rs1=0)
+        for _ in range(4):
+            asm("addi", rd=T1, rs1=T1, imm=1)
+        asm("jal", rd=0, imm="loop")
+
+    machine = boot(code, lambda asm: asm("addi", rd=A1, rs1=A0, imm=0))
+    machine.run_until(SPINNING)
+    machine.apply(Clock(SPINNING, compare - 1, 0 if jumps else (1 << 32) // (50 + phase), 1000))
+    machine.run_until(SPINNING + phase)
+    if jumps:
+        machine.apply(Clock(machine.tick, compare, 0, 1000))
+    machine.run_until(SPINNING + 200)
+    assert register(machine, A1) >= compare
 
 
 @settings(deadline=None, max_examples=60)

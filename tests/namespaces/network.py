@@ -33,8 +33,8 @@ from tests.needs import lack
 
 TOOLS = {"ip": "iproute2", "iptables": "iptables", "nsenter": "util-linux"}
 NAMESPACES = Path("/run/netns")
-COMMAND_TIMEOUT_S = 20.0
-END_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 90.0
+END_TIMEOUT_S = 30.0
 POLL_S = 0.01
 PREFIX_LENGTH = 24
 CLONE_NEWNET = 0x40000000

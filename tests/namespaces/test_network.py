@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import WAIT_S
 from tests.namespaces import Network, open_network, require_namespaces
 from tests.namespaces.capture import Capture
 from tests.namespaces.network import NAMESPACES, remove_leftovers
@@ -27,14 +28,14 @@ def network() -> Iterator[Network]:
         yield network
 
 
-def hears(network: Network, speaker: str, listener: str) -> bool:
+def hears(network: Network, speaker: str, listener: str, wait_s: float = WAIT_S) -> bool:
     """Whether a datagram of `speaker` arrives at `listener`."""
     with (
         closing(network[listener].socket(socket.AF_INET, socket.SOCK_DGRAM)) as receiver,
         closing(network[speaker].socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender,
     ):
         receiver.bind((ADDRESSES[listener], PORT))
-        receiver.settimeout(SILENCE_S)
+        receiver.settimeout(wait_s)
         sender.sendto(b"x", (ADDRESSES[listener], PORT))
         try:
             return receiver.recvfrom(9) == (b"x", (ADDRESSES[speaker], sender.getsockname()[1]))
@@ -42,14 +43,14 @@ def hears(network: Network, speaker: str, listener: str) -> bool:
             return False
 
 
-def connects(network: Network, client: str, server: str) -> str:
+def connects(network: Network, client: str, server: str, wait_s: float = WAIT_S) -> str:
     with (
         closing(network[server].socket(socket.AF_INET, socket.SOCK_STREAM)) as listener,
         closing(network[client].socket(socket.AF_INET, socket.SOCK_STREAM)) as stream,
     ):
         listener.bind((ADDRESSES[server], PORT))
         listener.listen()
-        stream.settimeout(SILENCE_S)
+        stream.settimeout(wait_s)
         try:
             stream.connect((ADDRESSES[server], PORT))
         except TimeoutError:
@@ -61,8 +62,8 @@ def connects(network: Network, client: str, server: str) -> str:
 
 def test_a_partition_cuts_both_ways_and_only_these_two(network: Network) -> None:
     network.partition("one", "two")
-    assert not hears(network, "one", "two")
-    assert not hears(network, "two", "one")
+    assert not hears(network, "one", "two", SILENCE_S)
+    assert not hears(network, "two", "one", SILENCE_S)
     assert hears(network, "one", "three")
     network.heal()
     assert hears(network, "one", "two")
@@ -71,14 +72,14 @@ def test_a_partition_cuts_both_ways_and_only_these_two(network: Network) -> None
 
 def test_a_one_way_partition_lets_the_other_way_pass(network: Network) -> None:
     network.partition("one", "two", one_way=True)
-    assert not hears(network, "one", "two")
+    assert not hears(network, "one", "two", SILENCE_S)
     assert hears(network, "two", "one")
 
 
 def test_a_cut_is_silent_or_answers_with_a_refusal(network: Network) -> None:
     assert connects(network, "one", "two") == "connected"
     network.partition("one", "two")
-    assert connects(network, "one", "two") == "silence"
+    assert connects(network, "one", "two", SILENCE_S) == "silence"
     network.heal()
     network.partition("one", "two", one_way=True, reject=True)
     assert connects(network, "one", "two") == "refused"
@@ -89,8 +90,8 @@ def test_a_cut_is_silent_or_answers_with_a_refusal(network: Network) -> None:
 def test_an_isolated_host_hears_nobody_and_nobody_hears_it(network: Network, reject: bool) -> None:
     network.isolate("one", reject=reject)
     for other in ("two", "three"):
-        assert not hears(network, "one", other)
-        assert not hears(network, other, "one")
+        assert not hears(network, "one", other, SILENCE_S)
+        assert not hears(network, other, "one", SILENCE_S)
     assert hears(network, "two", "three")
     network.heal()
     for other in ("two", "three"):

@@ -130,6 +130,28 @@ def test_hand_over_makes_the_shadow_claim_with_the_session_still_open() -> None:
     assert only(effects, fx.CloseSession).session == SHADOW
 
 
+def test_a_promotion_is_no_race_with_the_primary() -> None:
+    """Which would claim as well, as soon as it lost the session."""
+    node = in_sync()
+    effects = node.ask_promote(10)
+    assert claim_in(effects).want == 2
+    assert some(effects, fx.CloseSession) == []
+    assert some(node.arbiter_answered(m.Granted(2, ME), 11), fx.CloseSession) == []
+    effects = node.arbiter_answered(m.Activated(2, ME), 12)
+    assert only(effects, fx.CloseSession).session == SHADOW
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["promote", "hand-over"])
+def test_a_shadow_that_the_arbiter_does_not_answer_leaves_its_primary_in_the_end(asked: bool) -> None:
+    """The primary releases nothing without it, and hears of it no more than that it beats."""
+    node = in_sync()
+    node.ask_promote(10) if asked else node.received(SHADOW, m.HandOver(1, 8), 10)
+    closed = [now for now in range(50 * MS, 4000 * MS, 50 * MS) if some(node.timer(now), fx.CloseSession)]
+    assert len(closed) == 1
+    assert CONFIG.hand_over_wait_ns <= closed[0] <= CONFIG.hand_over_wait_ns + 100 * MS
+    assert node.state is State.CLAIMING
+
+
 def test_no_answer_is_asked_for_again_unchanged_for_ever() -> None:
     node = in_sync()
     first = claim_in(node.ask_promote(10))

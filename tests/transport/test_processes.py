@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import trio
 
+from tests.limits import WAIT_S
 from tests.transport.conftest import NODES, Pki
 from tests.transport.test_tls_channel import HELLO, HOST, run
 from transport.certificates import client_context
@@ -52,11 +53,11 @@ def test_a_killed_process_is_a_lost_connection_and_then_a_refused_probe(pki: Pki
             assert await channel.receive() == b"x"
             assert await probe(HOST, port) is ProbeResult.ANSWERED
             process.kill()
-            with trio.fail_after(2), pytest.raises(ChannelClosed) as caught:
+            with trio.fail_after(WAIT_S), pytest.raises(ChannelClosed) as caught:
                 await channel.receive()
             assert not caught.value.clean
         await process.wait()
-        assert await probe(HOST, port, timeout_s=5) is ProbeResult.REFUSED
+        assert await probe(HOST, port, timeout_s=WAIT_S) is ProbeResult.REFUSED
 
     run(main)
 

@@ -12,6 +12,7 @@ network does not drop but stops reading from the world, so that whoever sends th
 
 from ftvm.host.network.frames import FRAME_SIZE_MAX, FrameDecoder, FrameQueue, encode_frame
 from ftvm.host.network.interface import DEVICE, GuestPort, Network, NetworkStatistics
+from ftvm.host.network.lingering import Lingering
 from ftvm.host.network.opening import open_network
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "FrameDecoder",
     "FrameQueue",
     "GuestPort",
+    "Lingering",
     "Network",
     "NetworkStatistics",
     "encode_frame",

@@ -3,6 +3,10 @@
 mtime is not counted: it is computed from the last `Clock` entry of the execution log (`ftvm.log.entry.Clock`),
 so a read needs no log entry and the tick at which the timer fires is known beforehand. What the guest writes to mtime
 is kept as an offset to that clock.
+
+The timer's comparators see the time of TIMER_LATENCY ticks ago: no real interrupt comes with the very instruction at
+which it is due. A program that reads the time in a loop sees it reach what it has set before the interrupt comes, and
+software is written to that (kvm-unit-tests checks it). A hart in WFI, whose ticks stand still, waits for nothing.
 """
 
 from ftvm.machine.hart import state as s
@@ -16,6 +20,10 @@ CLOCK_RATE = s.CLOCK_AT + 2
 """32.32 fixed point, mtime units per tick."""
 CLOCK_ROOM = s.CLOCK_AT + 3
 """How far mtime may run from CLOCK_BASE: sample + cap - base, not negative."""
+CLOCK_SEEN = s.CLOCK_AT + 4
+"""What the comparators saw at CLOCK_TICK, and go on to see for TIMER_LATENCY ticks."""
+
+TIMER_LATENCY = 32
 
 MSIP = s.CLINT_AT
 MTIMECMP = s.CLINT_AT + 1
@@ -52,6 +60,15 @@ def mtime(state: Words) -> int:
 
 
 @compiled
+def _seen(state: Words) -> int:
+    """The time that the comparators compare with."""
+    ticks = state[s.TICK] - state[CLOCK_TICK] - TIMER_LATENCY
+    if ticks < 0:
+        return state[CLOCK_SEEN]
+    return state[CLOCK_BASE] + _advance(ticks, state[CLOCK_RATE], state[CLOCK_ROOM])
+
+
+@compiled
 def clock_tick(state: Words, need: int) -> int:
     """The first tick at which the clock is `need` (not negative) beyond CLOCK_BASE, if no Clock entry comes; NEVER
     without one."""
@@ -73,12 +90,13 @@ def clock_tick(state: Words, need: int) -> int:
 
 @compiled
 def _tick_of(state: Words, compare: int) -> int:
-    """The first tick after this one at which mtime has reached `compare`; NEVER if it has already."""
-    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
-    if (base ^ _SIGN) >= (compare ^ _SIGN):
+    """The first tick after this one at which the comparators see `compare`; NEVER if they do already."""
+    if ((_seen(state) + state[MTIME_OFFSET]) ^ _SIGN) >= (compare ^ _SIGN):
         return NEVER
-    tick = clock_tick(state, compare - base)
-    return tick if tick > state[s.TICK] else NEVER
+    base = state[CLOCK_BASE] + state[MTIME_OFFSET]
+    reached = (base ^ _SIGN) >= (compare ^ _SIGN)
+    tick = state[CLOCK_TICK] if reached else clock_tick(state, compare - base)
+    return min(tick + TIMER_LATENCY, NEVER)
 
 
 @compiled
@@ -148,7 +166,7 @@ def clint_write(state: Words, offset: int, size: int, value: int) -> int:
 def clint_lines(state: Words) -> int:
     """MSIP, MTIP and, of the Sstc extension, STIP as bits of mip, at `state[TICK]`."""
     lines = s.MSIP if state[MSIP] else 0
-    now = mtime(state) ^ _SIGN
+    now = (_seen(state) + state[MTIME_OFFSET]) ^ _SIGN
     if now >= (state[MTIMECMP] ^ _SIGN):
         lines |= s.MTIP
     if state[s.MENVCFG] & s.MENVCFG_STCE and now >= (state[s.STIMECMP] ^ _SIGN):
@@ -168,6 +186,7 @@ def clint_reset(state: Words) -> None:
 def set_clock(state: Words, sample: int, rate: int, cap: int) -> None:
     """A Clock entry at `state[TICK]`. A ceiling below the present time holds the clock still, never back."""
     base = max(clock(state), sample)
+    state[CLOCK_SEEN] = base if state[s.WAITING] else _seen(state)
     state[CLOCK_TICK] = state[s.TICK]
     state[CLOCK_BASE] = base
     state[CLOCK_RATE] = rate

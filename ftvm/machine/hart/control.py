@@ -122,11 +122,11 @@ SLOT_WORDS = 2049
 SCRATCH_WORDS = 2050
 """The scratch slot comes first: at 2047 an instruction that straddles two pages, at 2049 PAGE_END."""
 SLOTS_MAX = 4096
-FETCH_TLB_ENTRIES = 256
+FETCH_TLB_ENTRIES = 1024
 """Four words each: address of the page (-1 is none), index of its slot's first word, WALK_ENTRY, unused."""
 FETCH_CONTEXTS = 3
 """M, U, S. Each has its own entries, so that a change of mode flushes nothing."""
-DATA_TLB_ENTRIES = 256
+DATA_TLB_ENTRIES = 1024
 """Four words each: page that may be read, page that may be written, memory offset minus address, WALK_ENTRY."""
 DATA_CONTEXTS = 4
 """M, U, S, S with SUM."""
@@ -165,8 +165,9 @@ PAGE_WATCHED = 128
 FAST_TICKS_MIN = 2100
 """The fast core counts at taken jumps only, and a page holds at most 2,048 instructions between two."""
 ATTENTION_TICKS = 50_000
-OUTPUT_DELAY_TICKS = 4096
-"""A run goes on this long after the first output that was not taken, to batch what the guest says."""
+OUTPUT_DELAY_TICKS = 16384
+"""A run goes on this long after the first output that was not taken, to batch what the guest says. Linux takes some
+10,000 from a network answer to its idle loop, where the run would end anyway."""
 CODE_STORES_MAX = 64
 """A page that was written to so often while it had decoded code loses it."""
 WALK_STORES_MAX = 32

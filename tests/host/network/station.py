@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable
 
 from ftvm.host.network import Network
+from tests.limits import WAIT_S
 
 MAC = bytes.fromhex("525400123456")
 BROADCAST = b"\xff" * 6
-WAIT_S = 10.0
 ARP, IPV4 = 0x0806, 0x0800
 TCP, UDP = 6, 17
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16

@@ -1,5 +1,6 @@
 """Frames in a byte stream."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -59,9 +60,9 @@ def test_a_queue_drops_what_is_too_much_and_counts_it() -> None:
 class Wire:
     """A `Network` that keeps what it is sent and gives what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Sequence[bytes] = ()) -> None:
         self.sent: list[bytes] = []
-        self.waiting: list[bytes] = []
+        self.waiting = list(waiting)
 
     def fileno(self) -> int:
         return -1
@@ -87,9 +88,7 @@ class Wire:
 
 @given(frames, st.lists(st.integers(1, 50), min_size=1, max_size=10))
 def test_the_guest_gets_a_stream_of_frames_in_parts_of_any_size(waiting: list[bytes], sizes: list[int]) -> None:
-    wire = Wire()
-    wire.waiting = list(waiting)
-    port, stream = GuestPort(wire), b""
+    port, stream = GuestPort(Wire(waiting)), b""
     while data := port.for_guest(sizes[len(stream) % len(sizes)]):
         assert len(data) <= max(sizes)
         stream += data
@@ -97,8 +96,7 @@ def test_the_guest_gets_a_stream_of_frames_in_parts_of_any_size(waiting: list[by
 
 
 def test_a_machine_that_starts_anew_gets_no_rest_of_a_frame_and_leaves_none() -> None:
-    wire = Wire()
-    wire.waiting = [b"x" * 100, b"next"]
+    wire = Wire([b"x" * 100, b"next"])
     port = GuestPort(wire)
     port.for_guest(50)
     port.from_guest(encode_frame(b"y" * 100)[:50])

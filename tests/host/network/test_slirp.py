@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
+from ftvm.demo.system import free_ports
 from ftvm.errors import FtvmError
 from ftvm.host.network import open_network, slirp_library
 from ftvm.host.network.slirp import FLOWS_MAX, QUEUE_MAX, UserStack
@@ -34,10 +35,9 @@ def _library() -> None:
     needs_library()
 
 
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+def free_port() -> int:
+    (port,) = free_ports(1)
+    return port
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def test_datagrams_go_out_and_come_back() -> None:
 
 
 def test_datagrams_to_a_published_port_reach_the_guest() -> None:
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_port()
     published = Publish(LOOPBACK, port, 53, "udp")
     with open_station(published) as station, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect((LOOPBACK, port))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.network.test_slirp import needs_library
+from tests.limits import WAIT_S
 from tests.namespaces import require_namespaces
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,7 +44,7 @@ def test_a_lookup_reaches_the_hosts_name_server_and_its_answer_the_guest(tmp_pat
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=False,
     )
     assert done.stdout == "10.0.2.3 53 5353 b'IDanswer'\n", done.stderr

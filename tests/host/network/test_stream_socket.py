@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from ftvm.demo.system import free_ports
 from ftvm.errors import FtvmError
 from ftvm.host.network import FRAME_SIZE_MAX, Network, encode_frame, open_network
 from ftvm.host.network.stream_socket import QUEUE_MAX, UNSENT_MAX
 from ftvm.networks import StreamNetwork
 from tests.host.network.station import Station
+from tests.limits import WAIT_S
 from tests.needs import lack, need
 
 LOOPBACK = "127.0.0.1"
-WAIT_S = 10.0
 
 
 @pytest.fixture(params=["unix", "tcp"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[bool], StreamNetwork]:
     """The same address, for a server or a client."""
-    with socket.create_server((LOOPBACK, 0)) as probe:
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(1)
     if request.param == "unix":
         return lambda is_server: StreamNetwork(path=str(tmp_path / "net"), is_server=is_server)
     return lambda is_server: StreamNetwork(LOOPBACK, port, is_server=is_server)

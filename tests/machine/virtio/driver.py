@@ -163,18 +163,20 @@ class Queue:
     used: int = 0
     places: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     """Of a chain that is with the device: its writable buffers, (address, size) each."""
+    shifts: tuple[int, int, int] = (0, 0, 0)
+    """How far behind the start of a page descriptors, driver area and device area begin."""
 
     @property
     def descriptors(self) -> int:
-        return self.base
+        return self.base + self.shifts[0]
 
     @property
     def driver_area(self) -> int:
-        return self.base + 0x1000
+        return self.base + 0x1000 + self.shifts[1]
 
     @property
     def device_area(self) -> int:
-        return self.base + 0x2000
+        return self.base + 0x2000 + self.shifts[2]
 
     def set_up(self) -> None:
         write = self.board.write
@@ -269,27 +271,41 @@ class Device:
         return low | high << 32
 
     def negotiate(self, features: int) -> bool:
+        self.accept(features, d.ACKNOWLEDGE | d.DRIVER | d.FEATURES_OK)
+        return bool(self.read(STATUS) & d.FEATURES_OK)
+
+    def accept(self, features: int, status: int) -> None:
+        """Anew; the device has this status then."""
         self.write(STATUS, 0)
         self.write(STATUS, d.ACKNOWLEDGE)
         self.write(STATUS, d.ACKNOWLEDGE | d.DRIVER)
         for half in (0, 1):
             self.write(DRIVER_FEATURES_SEL, half)
             self.write(DRIVER_FEATURES, features >> 32 * half & 0xFFFFFFFF)
-        self.write(STATUS, d.ACKNOWLEDGE | d.DRIVER | d.FEATURES_OK)
-        return bool(self.read(STATUS) & d.FEATURES_OK)
+        self.write(STATUS, status)
 
-    def start(self, features: int = VERSION_1, sizes: Sequence[int] = (16, 16)) -> list[Queue]:
-        """Initialise as section 3.1.1 says; its queues."""
-        assert self.negotiate(features | VERSION_1)
+    def start(
+        self,
+        features: int = 0,
+        sizes: Sequence[int] = (16, 16),
+        *,
+        version_1: bool = True,
+        features_ok: bool = True,
+        shifts: tuple[int, int, int] = (0, 0, 0),
+    ) -> list[Queue]:
+        """Initialise as section 3.1.1 says, or as drivers of an earlier virtio do; its queues."""
+        features = features | VERSION_1 if version_1 else features & ~VERSION_1
+        status = d.ACKNOWLEDGE | d.DRIVER | (d.FEATURES_OK if features_ok else 0)
+        self.accept(features, status)
         kind = self.read(DEVICE_ID)
         queues = [
-            Queue(self.board, self.at, number, sizes[number], RAM_BASE + 0x2_0000 * (number + 1))
+            Queue(self.board, self.at, number, sizes[number], RAM_BASE + 0x2_0000 * (number + 1), shifts=shifts)
             for number in range(int(d.queue_count(kind)))
         ]
         for queue in queues:
             self.board.memory.bytes[queue.base - RAM_BASE : queue.base - RAM_BASE + 0x2_0000] = 0
             queue.set_up()
-        self.write(STATUS, d.ACKNOWLEDGE | d.DRIVER | d.FEATURES_OK | d.DRIVER_OK)
+        self.write(STATUS, status | d.DRIVER_OK)
         return queues
 
     def acknowledge(self) -> int:

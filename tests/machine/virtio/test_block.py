@@ -119,8 +119,25 @@ def test_a_read_only_disk_is_read_and_not_written(board: Board) -> None:
     assert board.disk(1).tobytes() == pattern(0, DISK_BYTES)
 
 
-def test_a_flush_asks_the_host(board: Board, disk: Queue) -> None:
+def test_a_flush_asks_the_host(board: Board) -> None:
+    disk = Device(board, DISK_SLOT).start(block.FEATURE_FLUSH)[0]
+    assert disk.run(header(block.OUT), bytes(512), 1) == OK
+    assert disk.run(header(block.WRITE_ZEROES), zero_range(0, 1), 1) == OK
+    assert (board.control[c.FLUSH_WANTED], board.control[c.WANTS]) == (0, 0)
     assert disk.run(header(block.FLUSH), 1) == OK
+    assert (board.control[c.FLUSH_WANTED], board.control[c.WANTS]) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", [block.OUT, block.WRITE_ZEROES])
+@pytest.mark.parametrize("features_ok", [False, True])
+def test_a_write_of_a_driver_that_does_not_flush_is_a_flush(board: Board, kind: int, features_ok: bool) -> None:
+    features = 0 if features_ok else block.FEATURE_FLUSH
+    disk = Device(board, DISK_SLOT).start(features, version_1=False, features_ok=features_ok)[0]
+    assert len(disk.run(header(block.IN), 512, 1)) == 513
+    data, bad = (bytes(512), bytes(511)) if kind == block.OUT else (zero_range(0, 1), zero_range(9, 1))
+    assert disk.run(header(kind), bad, 1) == IO_ERROR
+    assert (board.control[c.FLUSH_WANTED], board.control[c.WANTS]) == (0, 0)
+    assert disk.run(header(kind), data, 1) == OK
     assert (board.control[c.FLUSH_WANTED], board.control[c.WANTS]) == (1, 1)
 
 

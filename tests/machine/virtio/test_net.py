@@ -57,11 +57,45 @@ def test_frames_that_have_no_length_of_frames_are_dropped_and_counted(
     assert card.word(net.SEND_DROPPED) == (0 if sent else 1)
 
 
-def test_a_frame_without_its_header_breaks_the_device(card: Device) -> None:
-    _receive, send = card.start()
-    send.add(bytes(11))
+HEADERS = [
+    (0, True, 12),
+    (net.FEATURE_MERGEABLE, True, 12),
+    (net.FEATURE_MERGEABLE, False, 12),
+    (net.FEATURE_MAC, False, 10),
+]
+
+
+@pytest.mark.parametrize(("features", "version_1", "size"), HEADERS)
+def test_a_frame_without_its_header_breaks_the_device(card: Device, features: int, version_1: bool, size: int) -> None:
+    _receive, send = card.start(features, version_1=version_1)
+    send.run(bytes(size))
+    assert not card.needs_reset
+    send.add(bytes(size - 1))
     send.notify()
     assert card.needs_reset
+
+
+@pytest.mark.parametrize(("features", "version_1", "size"), HEADERS)
+def test_a_header_counts_the_buffers_if_the_driver_has_accepted_as_much(
+    board: Board, card: Device, features: int, version_1: bool, size: int
+) -> None:
+    receive, send = card.start(features, version_1=version_1)
+    receive.add(2000)
+    receive.notify()
+    board.receive(NET, framed(frame(60)))
+    [(_head, written, came)] = receive.done()
+    assert came[:written] == (bytes(10) + b"\1\0")[:size] + frame(60)
+    send.run(bytes(size) + frame(60))
+    assert board.take_sent(NET) == framed(frame(60))
+
+
+def test_a_buffer_that_is_smaller_than_the_short_header_breaks_the_device(board: Board, card: Device) -> None:
+    receive, _send = card.start(version_1=False)
+    receive.add(9)
+    receive.notify()
+    board.receive(NET, framed(frame(60)))
+    assert card.needs_reset
+    board.check_guards()
 
 
 def test_a_whole_queue_of_the_largest_frames_fits_into_what_the_kernel_keeps() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ftvm.errors import SnapshotError
-from ftvm.machine.board import VIRTIO_BASE, VIRTIO_STRIDE, BoardConfig, NetConfig
+from ftvm.machine.board import RAM_BASE, VIRTIO_BASE, VIRTIO_STRIDE, BoardConfig, NetConfig
 from ftvm.machine.bus import devices_reset
 from ftvm.machine.devices import rtc
 from ftvm.machine.devices.virtio import device as d
@@ -51,13 +51,19 @@ def test_an_empty_slot_keeps_nothing(board: Board) -> None:
     assert (board.state == before).all()
 
 
-def test_registers_take_four_bytes_and_the_configuration_space_any(board: Board) -> None:
+def test_registers_have_four_bytes_and_the_configuration_space_takes_any(board: Board) -> None:
     at = VIRTIO_BASE + NET_SLOT * VIRTIO_STRIDE
-    for size in (1, 2, 8):
-        assert board.read(at + driver.STATUS, size) is None
-        assert not board.write(at + driver.STATUS, 1, size)
+    assert board.write(at + driver.STATUS, d.ACKNOWLEDGE | d.DRIVER)
+    for size in (1, 2):
+        assert board.read(at + driver.STATUS, size) == 0
+        assert board.write(at + driver.STATUS, d.FAILED, size)
+    assert board.read(at + driver.STATUS, 8) == d.ACKNOWLEDGE | d.DRIVER
+    assert board.read(at + driver.MAGIC, 8) == int.from_bytes(b"virt\2\0\0\0", "little")
+    before = board.state.copy()
+    for size in (1, 2, 4, 8):
         assert board.read(at + driver.CONFIG, size) is not None
         assert board.write(at + driver.CONFIG, 1, size)
+    assert (board.state == before).all()
     assert board.read(at + VIRTIO_STRIDE - 8, 8) == 0
     assert board.read(at + driver.CONFIG) == int.from_bytes(bytes.fromhex("52540012"), "little")
 
@@ -69,22 +75,91 @@ def test_there_is_no_shared_memory_and_no_third_half_of_the_features(board: Boar
     assert device.read(driver.DEVICE_FEATURES) == 0
 
 
+def test_addresses_may_be_written_whole(board: Board) -> None:
+    device = Device(board, DISK_SLOT)
+    device.negotiate(VERSION_1)
+    queue = driver.Queue(board, device.at, 0, 8, RAM_BASE + 0x1_0000)
+    device.write(driver.QUEUE_NUM, queue.size)
+    areas = (queue.descriptors, queue.driver_area, queue.device_area)
+    for register, area in zip((driver.QUEUE_DESC, driver.QUEUE_DRIVER, driver.QUEUE_DEVICE), areas, strict=True):
+        assert board.write(device.at + register, 0x5A5A_5A5A << 32 | area, 8)
+        assert board.write(device.at + register, area, 8)
+    device.write(driver.QUEUE_READY, 1)
+    device.write(driver.STATUS, d.DRIVER_OK)
+    assert queue.run(bytes(16), 512, 1) == driver.pattern(0, 512) + b"\0"
+
+
 @pytest.mark.parametrize("slot", [slot for slot, kind in KINDS.items() if kind])
-def test_features_are_agreed_on_only_with_version_1_and_what_was_offered(board: Board, slot: int) -> None:
+def test_any_features_are_agreed_on_and_those_that_were_not_offered_do_not_count(board: Board, slot: int) -> None:
     device = Device(board, slot)
     offered = device.offered
-    assert device.negotiate(offered)
-    assert device.negotiate(VERSION_1)
-    assert not device.negotiate(offered & ~VERSION_1)
-    for bit in range(64):
-        assert device.negotiate(VERSION_1 | 1 << bit) == bool(offered >> bit & 1)
+    for features in (0, VERSION_1, offered, offered & ~VERSION_1, (1 << 64) - 1, *(1 << bit for bit in range(64))):
+        assert device.negotiate(features)
+        assert device.word(d.ACCEPTED) == features & offered
 
 
-def test_without_agreement_there_is_no_driver_ok(board: Board) -> None:
+def test_a_driver_that_knows_the_lower_features_only_runs(board: Board) -> None:
+    """What teaching kernels do: nothing is selected, QueueReady is read before, and all is looked at again."""
     device = Device(board, DISK_SLOT)
-    assert not device.negotiate(0)
-    device.write(driver.STATUS, 0xFF)
-    assert device.read(driver.STATUS) == d.ACKNOWLEDGE | d.DRIVER | d.FAILED
+    status = 0
+    for bit in (d.ACKNOWLEDGE, d.DRIVER):
+        status |= bit
+        device.write(driver.STATUS, status)
+    device.write(driver.DRIVER_FEATURES, device.read(driver.DEVICE_FEATURES) & ~(EVENT_INDEX | INDIRECT_DESC))
+    device.write(driver.STATUS, status | d.FEATURES_OK)
+    status = device.read(driver.STATUS)
+    assert status == d.ACKNOWLEDGE | d.DRIVER | d.FEATURES_OK
+    assert not device.read(driver.QUEUE_READY)
+    queue = driver.Queue(board, device.at, 0, 8, RAM_BASE + 0x1_0000)
+    queue.set_up()
+    assert device.read(driver.QUEUE_READY) == 1
+    device.write(driver.STATUS, status | d.DRIVER_OK)
+    assert queue.run(bytes(16), 512, 1) == driver.pattern(0, 512) + b"\0"
+    assert device.acknowledge() == d.INTERRUPT_USED
+
+
+def test_a_driver_that_knows_no_features_ok_has_no_features(board: Board) -> None:
+    device = Device(board, DISK_SLOT)
+    queue = device.start(COMMON, features_ok=False)[0]
+    assert device.read(driver.STATUS) == d.ACKNOWLEDGE | d.DRIVER | d.DRIVER_OK
+    for _ in range(2):
+        assert queue.run(bytes(16), 512, 1) == driver.pattern(0, 512) + b"\0"
+        assert device.acknowledge() == d.INTERRUPT_USED, "there is no event index that holds it back"
+    device.write(driver.DRIVER_FEATURES, EVENT_INDEX)
+    device.write(driver.STATUS, d.FEATURES_OK)
+    assert device.word(d.ACCEPTED) == 0
+    queue.add(bytes(16), 512, 1, indirect=True)
+    queue.notify()
+    assert device.needs_reset
+
+
+def test_status_bits_may_come_one_by_one_or_all_at_once(board: Board) -> None:
+    device = Device(board, DISK_SLOT)
+    for writes in ((1, 2, d.FEATURES_OK, d.DRIVER_OK), (15,)):
+        device.write(driver.STATUS, 0)
+        device.write(driver.DRIVER_FEATURES_SEL, 0)
+        device.write(driver.DRIVER_FEATURES, INDIRECT_DESC)
+        for status in writes:
+            device.write(driver.STATUS, status)
+        assert device.word(d.ACCEPTED) == INDIRECT_DESC
+        queue = driver.Queue(board, device.at, 0, 8, RAM_BASE + 0x1_0000)
+        board.memory.bytes[0x1_0000:0x2_0000] = 0
+        queue.set_up()
+        assert queue.run(bytes(16), 512, 1, indirect=True) == driver.pattern(0, 512) + b"\0"
+
+
+def test_a_queue_may_be_set_up_before_the_features_are_agreed_on(board: Board) -> None:
+    device = Device(board, DISK_SLOT)
+    queue = driver.Queue(board, device.at, 0, 8, RAM_BASE + 0x1_0000)
+    queue.set_up()
+    assert device.read(driver.QUEUE_READY) == 1
+    for half, bits in ((0, EVENT_INDEX), (1, VERSION_1 >> 32)):
+        device.write(driver.DRIVER_FEATURES_SEL, half)
+        device.write(driver.DRIVER_FEATURES, bits)
+    device.write(driver.STATUS, d.ACKNOWLEDGE | d.DRIVER | d.FEATURES_OK)
+    device.write(driver.STATUS, d.DRIVER_OK)
+    assert queue.run(bytes(16), 512, 1) == driver.pattern(0, 512) + b"\0"
+    assert board.number(queue.device_area + 4 + 8 * queue.size, 2) == 1, "the event index"
 
 
 def test_what_was_agreed_on_cannot_be_changed(board: Board) -> None:
@@ -230,7 +305,7 @@ _QUEUE = _AT + d.QUEUES_AT
         (_QUEUE + d.QUEUE_SIZE, 0),
         (_QUEUE + d.QUEUE_SIZE, 3),
         (_QUEUE + d.QUEUE_SIZE, 512),
-        (_QUEUE + d.DESCRIPTORS, 0x8000_0008),
+        (_QUEUE + d.DESCRIPTORS, 0x7FFF_FFF8),
         (_QUEUE + d.DESCRIPTORS, 0x8000_0000 + RAM_BYTES - 16),
         (_QUEUE + d.AVAILABLE, 0x8000_0000 + RAM_BYTES - 16),
         (_QUEUE + d.USED, 0x7FFF_FFFC),

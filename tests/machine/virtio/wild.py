@@ -109,7 +109,16 @@ class Wild:
         features = device.offered if self.source.below(2) else self.source.number(8) & device.offered
         size_max = 32 if device.slot == driver.CONSOLE_SLOT else 256
         size = 1 << max(self.source.below(9), self.source.below(9))
-        self.queues[device.slot] = device.start(features, (min(size, size_max),) * 2)
+        how, shifts = self.source.below(8), (0, 0, 0)
+        if how == 7:
+            shifts = (self.source.number(), self.source.number(), self.source.number(2) % 0x1000)
+        self.queues[device.slot] = device.start(
+            features,
+            (min(size, size_max),) * 2,
+            version_1=how > 1,
+            features_ok=how != 0,
+            shifts=shifts,
+        )
 
     def _register(self) -> None:
         device, register = self._device(), REGISTERS[self.source.below(len(REGISTERS))]

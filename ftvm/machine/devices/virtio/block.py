@@ -1,11 +1,13 @@
 """Virtio block device (virtio 1.2, section 5.2). The disk is memory that the guest cannot address.
 
 A request is done when the driver notifies, all of it. Pages that are written are marked for the host, which keeps
-them in the overlay's file; a flush asks it to do so now.
+them in the overlay's file; a flush asks it to do so now. For a driver that has not accepted FLUSH, and so cannot ask, a
+write is one: there is no cache between it and the disk.
 """
 
 from ftvm.machine.board import SECTOR
 from ftvm.machine.devices.virtio.device import (
+    ACCEPTED,
     DEVICE_WORDS_AT,
     FEATURES,
     OFFERED,
@@ -97,10 +99,18 @@ def _disk_range(state: Words, at: int, sector: int, size: int) -> int:
 
 
 @compiled
-def _disk_wrote(ctl: Words, offset: int, size: int) -> None:
+def _flush(ctl: Words) -> None:
+    ctl[c.FLUSH_WANTED] = 1
+    ctl[c.WANTS] = 1
+
+
+@compiled
+def _disk_wrote(ctl: Words, state: Words, at: int, offset: int, size: int) -> None:
     flags = as_bytes(ctl[c.PAGE_FLAGS_POINTER])
     for page in range(offset >> 12, ((offset + size - 1) >> 12) + 1):
         flags[page] |= c.DIRTY_ALL | c.DIRTY_FILE | c.PAGE_WRITTEN
+    if not state[at + ACCEPTED] & FEATURE_FLUSH:
+        _flush(ctl)
 
 
 @compiled
@@ -114,7 +124,7 @@ def _write_zeroes(ctl: Words, state: Words, at: int) -> int:
     if offset < 0:
         return IO_ERROR
     clear_bytes(as_bytes(ctl[c.MEMORY_POINTER]), offset, sectors * SECTOR)
-    _disk_wrote(ctl, offset, sectors * SECTOR)
+    _disk_wrote(ctl, state, at, offset, sectors * SECTOR)
     return OK
 
 
@@ -139,8 +149,7 @@ def _request(ctl: Words, state: Words, at: int) -> tuple[int, int]:
             low, high = (low >> 8) | (high & 0xFF) << 56, high >> 8
         return OK, given
     if kind == FLUSH:
-        ctl[c.FLUSH_WANTED] = 1
-        ctl[c.WANTS] = 1
+        _flush(ctl)
         return OK, 0
     if kind != OUT and kind != WRITE_ZEROES:
         return UNSUPPORTED, 0
@@ -152,7 +161,7 @@ def _request(ctl: Words, state: Words, at: int) -> tuple[int, int]:
     if offset < 0:
         return IO_ERROR, 0
     gather(ctl, HEADER_SIZE, to_disk, mem, offset)
-    _disk_wrote(ctl, offset, to_disk)
+    _disk_wrote(ctl, state, at, offset, to_disk)
     return OK, 0
 
 

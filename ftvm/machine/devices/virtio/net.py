@@ -7,6 +7,7 @@ from ftvm.machine.devices.virtio.device import (
     ACCEPTED,
     DEVICE_STATE_AT,
     DEVICE_WORDS_AT,
+    FEATURE_VERSION_1,
     FEATURES,
     QUEUE_SIZE,
     break_device,
@@ -55,9 +56,9 @@ LINK_UP = 1
 
 RECEIVE, SEND = 0, 1
 """Queues."""
-HEADER_SIZE = 12
-BUFFERS_AT = 10
-"""In the header: how many buffers the frame takes."""
+HEADER_SIZE, HEADER_SIZE_MIN = 12, 10
+"""The last two bytes say how many buffers the frame takes. They are missing for a driver that has accepted neither
+VERSION_1 nor buffers that are merged."""
 LENGTH_SIZE = 4
 FRAME_SIZE_MIN = 14
 FRAME_OVERHEAD = 18
@@ -76,6 +77,11 @@ def net_config(state: Words, at: int, word: int) -> int:
     elif word == 2:
         value = state[at + MTU] << 16
     return value
+
+
+@compiled
+def _header_size(state: Words, at: int) -> int:
+    return HEADER_SIZE if state[at + ACCEPTED] & (FEATURE_VERSION_1 | FEATURE_MERGEABLE) else HEADER_SIZE_MIN
 
 
 @compiled
@@ -99,17 +105,18 @@ def _buffers_for(ctl: Words, state: Words, at: int, size: int) -> int:
     """How many chains a frame and its header take; NONE: wait for more; BROKEN; 0: drop it."""
     queue = queue_at(at, RECEIVE)
     mergeable = state[at + ACCEPTED] & FEATURE_MERGEABLE
+    header = _header_size(state, at)
     room = 0
     for ahead in range(state[queue + QUEUE_SIZE]):
         head = fetch_chain(ctl, state, at, queue, ahead)
         if head < 0:
             return head
         capacity = chain_word(ctl, WRITABLE)
-        if capacity == 0 or (ahead == 0 and capacity < HEADER_SIZE):
+        if capacity == 0 or (ahead == 0 and capacity < header):
             break_device(state, at)
             return BROKEN
         room += capacity
-        if room >= HEADER_SIZE + size:
+        if room >= header + size:
             return ahead + 1
         if not mergeable:
             return 0
@@ -127,9 +134,9 @@ def _deliver(ctl: Words, state: Words, at: int, size: int, count: int) -> None:
             return
         start = 0
         if ahead == 0:
-            start = HEADER_SIZE
+            start = _header_size(state, at)
             write_value(ctl, state, 0, 8, 0)
-            write_value(ctl, state, 8, 4, count << (8 * (BUFFERS_AT - 8)))
+            write_value(ctl, state, 8, start - 8, count << 16)
         part = max(min(chain_word(ctl, WRITABLE) - start, size - done), 0)
         stream_scatter(ctl, state, s.STREAM_NET, LENGTH_SIZE + done, start, part)
         done += part
@@ -163,17 +170,18 @@ def net_receive(ctl: Words, state: Words, at: int) -> None:
 @compiled
 def net_send(ctl: Words, state: Words, at: int) -> None:
     queue = queue_at(at, SEND)
+    header = _header_size(state, at)
     for _ in range(state[queue + QUEUE_SIZE]):
         head = fetch_chain(ctl, state, at, queue, 0)
         if head < 0:
             break
-        size = chain_word(ctl, READABLE) - HEADER_SIZE
+        size = chain_word(ctl, READABLE) - header
         if size < 0:
             break_device(state, at)
             break
         if FRAME_SIZE_MIN <= size <= state[at + MTU] + FRAME_OVERHEAD:
             stream_send_number(ctl, state, s.STREAM_NET, size)
-            stream_send(ctl, state, s.STREAM_NET, HEADER_SIZE, size)
+            stream_send(ctl, state, s.STREAM_NET, header, size)
         else:
             state[at + SEND_DROPPED] += 1
         put_used(ctl, state, queue, 0, head, 0)

@@ -1,7 +1,11 @@
 """The registers of virtio-mmio, version 2 (virtio 1.2, section 4.2.2): what the driver reads and writes of a slot.
 
-An empty slot answers as a device with ID 0. Registers take accesses of four bytes, the configuration space after
-them any; others fault.
+An empty slot answers as a device with ID 0. The configuration space takes accesses of any size. Registers have four
+bytes: eight are two of them, and less reads as zero and writes nothing.
+
+Drivers that keep to less than the specification find what they were tested on, QEMU's devices: FEATURES_OK stands
+whatever was accepted, and what was not offered does not count. So a driver that knows only the lower 32 feature bits
+runs without VERSION_1 (xv6 is one), and one that knows no FEATURES_OK, without any feature.
 """
 
 from ftvm.machine.devices.virtio.block import block_config, block_notify
@@ -16,7 +20,6 @@ from ftvm.machine.devices.virtio.device import (
     DRIVER_OK,
     DRIVER_STATUS,
     ENTROPY,
-    FEATURE_VERSION_1,
     FEATURES_OK,
     GENERATION,
     INTERRUPT,
@@ -113,10 +116,13 @@ def _read_register(state: Words, at: int, offset: int) -> int:
 
 @compiled
 def virtio_read(state: Words, slot: int, offset: int, size: int) -> tuple[int, int]:
-    """(1, value), the value's bits above `size` unspecified; (0, 0) is an access fault."""
+    """(1, value), the value's bits above `size` unspecified."""
     at = slot_at(slot)
     if offset < CONFIG_AT:
-        return (1, _read_register(state, at, offset)) if size == 4 else (0, 0)
+        value = _read_register(state, at, offset) if size >= 4 else 0
+        if size == 8:
+            value |= _read_register(state, at, offset + 4) << 32
+        return 1, value
     word = (offset - CONFIG_AT) >> 2
     value = _config_word(state, at, word)
     if size == 8:
@@ -145,13 +151,13 @@ def _set_status(state: Words, at: int, value: int) -> None:
     if value == 0:
         device_reset(state, at)
         return
-    value &= DRIVER_STATUS
-    accepted = state[at + ACCEPTED]
-    if not accepted & FEATURE_VERSION_1 or accepted & ~state[at + OFFERED]:
-        value &= ~FEATURES_OK
-    if not (state[at + STATUS] | value) & FEATURES_OK:
-        value &= ~DRIVER_OK
-    state[at + STATUS] |= value
+    if not state[at + STATUS] & (FEATURES_OK | DRIVER_OK):
+        if value & FEATURES_OK:
+            state[at + ACCEPTED] &= state[at + OFFERED]
+        elif value & DRIVER_OK:
+            # What it has written to the register, if anything, was never agreed on.
+            state[at + ACCEPTED] = 0
+    state[at + STATUS] |= value & DRIVER_STATUS
 
 
 @compiled
@@ -166,8 +172,6 @@ def _write_queue(ctl: Words, state: Words, at: int, queue: int, offset: int, val
     if state[queue + READY]:
         if offset == QUEUE_READY_AT:
             state[queue + READY] = value & 1
-        return
-    if not state[at + STATUS] & FEATURES_OK:
         return
     area, upper = offset & ~4, offset & 4
     if offset == QUEUE_SIZE_AT:
@@ -191,7 +195,7 @@ def _write_register(ctl: Words, state: Words, at: int, offset: int, value: int) 
     elif offset == ACCEPTED_SELECT_AT:
         state[at + ACCEPTED_SELECT] = value
     elif offset == ACCEPTED_AT:
-        if state[at + ACCEPTED_SELECT] < 2 and not state[at + STATUS] & FEATURES_OK:
+        if state[at + ACCEPTED_SELECT] < 2 and not state[at + STATUS] & (FEATURES_OK | DRIVER_OK):
             _set_half(state, at + ACCEPTED, state[at + ACCEPTED_SELECT], value)
     elif offset == QUEUE_SELECT_AT:
         state[at + QUEUE_SELECT] = value
@@ -207,14 +211,12 @@ def _write_register(ctl: Words, state: Words, at: int, offset: int, value: int) 
 
 @compiled
 def virtio_write(ctl: Words, state: Words, slot: int, offset: int, size: int, value: int) -> int:
-    """1, or 0 for an access fault. Nothing in the configuration spaces can be written."""
-    if offset >= CONFIG_AT:
-        return 1
-    if size != 4:
-        return 0
+    """1: nothing faults. Nothing in the configuration spaces can be written."""
     at = slot_at(slot)
-    if state[at + KIND]:
+    if offset < CONFIG_AT and size >= 4 and state[at + KIND]:
         _write_register(ctl, state, at, offset, value & 0xFFFFFFFF)
+        if size == 8:
+            _write_register(ctl, state, at, offset + 4, value >> 32 & 0xFFFFFFFF)
     return 1
 
 
