@@ -127,7 +127,7 @@ def _import_file(name: str, path: Path) -> ModuleType:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """While a folder's machine code is compiled; who only loads it shares. A cache that is complete may be read-only."""
+    """While a folder's machine code is compiled; who only loads it shares. A cache that is whole may be read-only."""
     try:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
