@@ -3,6 +3,8 @@
     results.boot     bench.boot           the kernel to a shell: CPU seconds and MIPS, ours beside QEMU's
     results.redis    bench.guest_redis    one client of redis-server in the guest: ours unprotected and protected; QEMU
                                           plain, counting instructions, and recording
+    results.idle     bench.idle           log, wire and CPU of a protected pair whose guest waits, without and with
+                                          redis
 
 The guest is what `ftvm image debian --with redis-server` makes. A part that could not be measured has no entry: then
 the exit code is 1.
@@ -17,13 +19,17 @@ from typing import Any
 
 import trio
 
-from bench import boot, guest_redis
+from bench import boot, guest_redis, idle
 from bench.common import Report, parser, print_table, tell
-from bench.linux_guest import LinuxGuest, get_guest
+from bench.linux_guest import IN_MEMORY, ON_DISK, LinuxGuest, get_guest
 from ftvm.cli.progress import prepared_kernel
+from ftvm.demo.guests import DebianGuest
+from ftvm.demo.stage import EDGE, NODES
 from ftvm.errors import FtvmError
 
-PARTS = ("boot", "redis")
+PARTS = ("boot", "redis", "idle")
+IDLE = {"shell": IN_MEMORY, "redis": ON_DISK}
+"""The kernel's command line for each guest that waits."""
 
 
 def _options(words: list[str] | None) -> argparse.Namespace:
@@ -32,6 +38,7 @@ def _options(words: list[str] | None) -> argparse.Namespace:
     made.add_argument("--guest", type=Path, metavar="DIR", help="as `ftvm image debian -o DIR` made it (default: made)")
     made.add_argument("--repeats", type=int, default=3, help="turns of the engines (default: 3)")
     made.add_argument("--requests", type=int, default=1000, help="of each kind to redis (default: 1000)")
+    made.add_argument("--idle", type=float, default=20.0, help="seconds to watch an idle pair (default: 20)")
     made.add_argument("--engines", nargs="+", choices=guest_redis.ENGINES, default=list(guest_redis.ENGINES))
     return made.parse_args(words)
 
@@ -49,7 +56,7 @@ def main(words: list[str] | None = None) -> int:
             failed.append(f"{part}: {error}")
             tell(f"NOT MEASURED: {failed[-1]}")
     for part, results in report.results.items():
-        {"boot": _show_boot, "redis": _show_redis}[part](results)
+        {"boot": _show_boot, "redis": _show_redis, "idle": _show_idle}[part](results)
     report.finish(_draw)
     for line in failed:
         print(f"bench.linux: not measured: {line}", file=sys.stderr)
@@ -59,6 +66,8 @@ def main(words: list[str] | None = None) -> int:
 def _measure(part: str, guest: LinuxGuest, options: argparse.Namespace) -> dict[str, Any]:
     if part == "boot":
         return boot.measure_boot(guest, repeats=options.repeats)
+    if part == "idle":
+        return {name: trio.run(_rest, guest, append, options.idle) for name, append in IDLE.items()}
 
     async def load() -> dict[str, Any]:
         return await guest_redis.measure_redis(
@@ -66,6 +75,10 @@ def _measure(part: str, guest: LinuxGuest, options: argparse.Namespace) -> dict[
         )
 
     return trio.run(load)
+
+
+async def _rest(guest: LinuxGuest, append: str, seconds: float) -> dict[str, Any]:
+    return await idle.measure_idle(DebianGuest(guest.folder, append=append), seconds=seconds)
 
 
 def _show_boot(results: dict[str, Any]) -> None:
@@ -93,6 +106,12 @@ def _show_redis(results: dict[str, Any]) -> None:
     for name, meaning in (("protected_share", "protected / alone"), ("times_record", "protected / QEMU's record")):
         if results[name] is not None:
             tell(f"{meaning}, SET/s: {results[name]:.2f}")
+
+
+def _show_idle(results: dict[str, Any]) -> None:
+    keys = ("ticks_per_s", "log_bytes_per_s", *(f"cpu_percent_{name}" for name in (*NODES, EDGE)))
+    rows: list[list[object]] = [[name, *(figures[key] for key in keys)] for name, figures in results.items()]
+    print_table("idle pair", ("", *(key.replace("_", " ") for key in keys)), rows)
 
 
 def _draw(figure: Any, results: dict[str, Any]) -> None:

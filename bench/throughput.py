@@ -26,6 +26,7 @@ from bench import idle, kernels, protection, service
 from bench.common import Report, parser, print_table, tell
 from ftvm.cli.progress import prepared_kernel
 from ftvm.errors import FtvmError
+from ftvm.guests import path as guest_path
 
 PARTS = ("kernels", "protection", "lag", "service", "idle")
 
@@ -91,7 +92,7 @@ def _measure(part: str, folder: Path, options: argparse.Namespace) -> dict[str, 
     assert part == "idle", part
 
     async def rest() -> dict[str, Any]:
-        return await idle.measure_idle(seconds=options.idle)
+        return await idle.measure_idle(guest_path("kv").read_bytes(), seconds=options.idle)
 
     return trio.run(rest)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import failover, linux, reprotection, throughput
+from bench import failover, idle, linux, reprotection, throughput
 from bench.common import find_tool
 from bench.hosts import obstacle
 from tests.guests.debian import DebianGuest
@@ -62,9 +62,14 @@ def test_protection_lag_service_and_idle_are_measured(tmp_path: Path) -> None:
     assert results["idle"]["log_bytes_per_s"] >= 0
 
 
-def test_a_linux_guest_is_booted_and_asked_beside_qemu(debian_guest: DebianGuest, tmp_path: Path) -> None:
+def test_a_linux_guest_is_booted_asked_and_left_alone_beside_qemu(
+    debian_guest: DebianGuest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linux, "IDLE", {"shell": linux.IDLE["shell"]})
     path = tmp_path / "out.json"
     words = [
+        "--idle",
+        "1",
         "--guest",
         str(debian_guest.kernel.parent),
         "--repeats",
@@ -88,6 +93,7 @@ def test_a_linux_guest_is_booted_and_asked_beside_qemu(debian_guest: DebianGuest
     for engine in ("alone", "record") if peers else ("alone",):
         assert results["redis"][engine]["SET"]["per_s"]["median"] > 0
         assert (results["redis"][engine]["log_bytes_per_request"] is None) == (engine == "alone")
+    assert 0 < results["idle"]["shell"]["ticks_per_s"] < idle.BUSY_TICKS_PER_S
 
 
 def test_a_failover_is_taken_apart(tmp_path: Path) -> None:

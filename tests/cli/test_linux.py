@@ -73,10 +73,10 @@ def test_what_linux_wrote_to_its_disk_is_there_after_a_power_cut(debian_guest: D
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ("--kernel {disk}", "kernel"),
+        ("--kernel {disk} --ram 64", "kernel"),
         ("--kernel {kernel} --initrd {initrd} --ram 40", "give the machine"),
         ("--kernel {kernel} --initrd absent", "absent: No such file"),
-        ("--bios {disk}", "RAM"),
+        ("--bios {disk} --ram 64", "RAM"),
     ],
 )
 def test_what_cannot_boot_is_one_line(debian_guest: DebianGuest, flags: str, told: str) -> None:

@@ -1,5 +1,6 @@
 """The cache that machine code is loaded from."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,20 @@ def test_each_slow_step_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.rpartition(" step ")[2] for line in lines] == ["1 of 2", "2 of 2"]
     kernel.prepare(lines.append)
     assert len(lines) == 2, "once a process"
+
+
+def test_of_two_that_find_no_code_the_second_waits_for_the_first_and_who_finds_it_does_not(tmp_path: Path) -> None:
+    with kernel._one_at_a_time(tmp_path), open(tmp_path / "lock") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "serve.1.nbc").touch()
+    with kernel._one_at_a_time(tmp_path), open(tmp_path / "lock") as other:
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_a_cache_that_cannot_be_written_to_is_read_without_a_lock(tmp_path: Path) -> None:
+    with kernel._one_at_a_time(tmp_path / "missing"):
+        assert not list(tmp_path.iterdir())
 
 
 def test_importing_the_machine_does_not_wait_for_numba() -> None:

@@ -4,12 +4,14 @@ import pytest
 
 from ftvm.log.entry import Clock, RealTime
 from ftvm.machine.board import PLIC_BASE, RTC_BASE, RTC_IRQ
-from ftvm.machine.bus import bus_read, bus_write, devices_advance, devices_reset, next_event
+from ftvm.machine.bus import next_event
 from ftvm.machine.devices import rtc
-from ftvm.machine.devices.clint import MTIMECMP, NEVER, set_clock
+from ftvm.machine.devices.clint import MTIMECMP, NEVER
+from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 from ftvm.machine.memory import Memory
 from tests.machine.assembler import Assembler
+from tests.machine.devices import Devices
 from tests.machine.guest import A0, T0, boot, register, set_handler, store, word
 
 NOON = 1_800_000_000_123_456_789
@@ -21,17 +23,17 @@ class Board:
     def __init__(self) -> None:
         self.memory = Memory(1 << 20)
         self.state = self.memory.state
-        devices_reset(self.memory.control, self.state)
-        set_clock(self.state, 1000, (1 << 32) // 10, 1 << 40)
-        rtc.set_real_time(self.state, NOON)
+        self.devices = Devices(self.memory)
+        self.devices.call(c.DO_SET_CLOCK, 1000, (1 << 32) // 10, 1 << 40)
+        self.devices.call(c.DO_SET_REAL_TIME, NOON)
 
     def read(self, register: int) -> int:
-        ok, value = bus_read(self.memory.control, self.state, RTC_BASE + register, 4)
+        ok, value = self.devices.read(RTC_BASE + register, 4)
         assert ok
-        return int(value)
+        return value
 
     def write(self, register: int, value: int) -> None:
-        assert bus_write(self.memory.control, self.state, RTC_BASE + register, 4, value) == 1
+        assert self.devices.write(RTC_BASE + register, 4, value)
 
     def time(self) -> int:
         return self.read(rtc.TIME_LOW) | self.read(rtc.TIME_HIGH) << 32
@@ -42,11 +44,11 @@ class Board:
 
     def go_to(self, tick: int) -> None:
         self.state[s.TICK] = tick
-        devices_advance(self.state)
+        self.devices.call(c.DO_ADVANCE_DEVICES)
 
     @property
     def pending(self) -> bool:
-        return bool(bus_read(self.memory.control, self.state, PLIC_BASE + 0x1000, 4)[1] & 1 << RTC_IRQ)
+        return bool(self.devices.read(PLIC_BASE + 0x1000, 4)[1] & 1 << RTC_IRQ)
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_time_goes_with_the_clock(board: Board) -> None:
 
 
 def test_reading_the_lower_half_keeps_the_upper_one(board: Board) -> None:
-    rtc.set_real_time(board.state, (7 << 32) - 50)
+    board.devices.call(c.DO_SET_REAL_TIME, (7 << 32) - 50)
     assert board.read(rtc.TIME_LOW) == (1 << 32) - 50
     board.state[s.TICK] = 11
     assert board.read(rtc.TIME_HIGH) == 6
@@ -90,7 +92,7 @@ def test_the_alarm_fires_at_the_first_tick_whose_time_reaches_it(board: Board, w
     assert (board.read(rtc.ALARM_STATUS), next_event(board.state)) == (0, NEVER)
     board.write(rtc.CLEAR_INTERRUPT, 1)
     board.state[s.TICK] += 1000
-    devices_advance(board.state)
+    board.devices.call(c.DO_ADVANCE_DEVICES)
     assert board.state[rtc.FIRED] == 0
 
 
@@ -114,9 +116,9 @@ def test_an_alarm_can_be_cleared(board: Board) -> None:
 def test_setting_the_time_moves_the_alarm(board: Board) -> None:
     board.write(rtc.IRQ_ENABLED, 1)
     board.set_alarm(NOON + 1000)
-    rtc.set_real_time(board.state, NOON + 900)
+    board.devices.call(c.DO_SET_REAL_TIME, NOON + 900)
     assert next_event(board.state) == 11
-    rtc.set_real_time(board.state, NOON + 1000)
+    board.devices.call(c.DO_SET_REAL_TIME, NOON + 1000)
     assert board.pending
 
 
@@ -143,14 +145,14 @@ def test_the_earlier_of_timer_and_alarm_comes_next(board: Board) -> None:
 
 def test_registers_take_four_bytes(board: Board) -> None:
     for size in (1, 2, 8):
-        assert bus_read(board.memory.control, board.state, RTC_BASE, size) == (0, 0)
-        assert bus_write(board.memory.control, board.state, RTC_BASE, size, 0) == 0
+        assert board.devices.read(RTC_BASE, size) == (0, 0)
+        assert not board.devices.write(RTC_BASE, size, 0)
 
 
 def test_a_reset_keeps_the_time_and_nothing_else(board: Board) -> None:
     board.write(rtc.IRQ_ENABLED, 1)
     board.set_alarm(NOON - 1)
-    devices_reset(board.memory.control, board.state)
+    board.devices.call(c.DO_RESET_DEVICES)
     assert not board.pending
     assert (board.time(), board.read(rtc.IRQ_ENABLED), board.read(rtc.ALARM_LOW)) == (NOON, 0, 0)
 

@@ -5,13 +5,14 @@ import pytest
 from ftvm.errors import LogError
 from ftvm.log.entry import Input
 from ftvm.machine.board import PLIC_BASE, UART_BASE
-from ftvm.machine.bus import bus_read, bus_write, devices_reset, interrupt_lines, uart_changed
 from ftvm.machine.devices import uart
+from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 from ftvm.machine.machine import StopReason
 from ftvm.machine.memory import Memory
 from ftvm.machine.output import UART, Output
 from tests.machine.assembler import Assembler
+from tests.machine.devices import Devices
 from tests.machine.guest import A0, A1, T1, boot, load_address, register, store
 
 RBR, IER, FCR, LCR, MCR, LSR, MSR, SCR = range(8)
@@ -23,26 +24,25 @@ class Board:
     def __init__(self) -> None:
         self.memory = Memory(1 << 20)
         self.state, self.outputs = self.memory.state, self.memory.outputs
-        devices_reset(self.memory.control, self.state)
+        self.devices = Devices(self.memory)
 
     def read(self, register: int) -> int:
-        ok, value = bus_read(self.memory.control, self.state, UART_BASE + register, 1)
+        ok, value = self.devices.read(UART_BASE + register, 1)
         assert ok
-        return int(value)
+        return value
 
     def write(self, register: int, value: int) -> None:
-        assert bus_write(self.memory.control, self.state, UART_BASE + register, 1, value) == 1
+        assert self.devices.write(UART_BASE + register, 1, value)
 
     def plic(self, offset: int, value: int | None = None) -> int:
         if value is None:
-            return int(bus_read(self.memory.control, self.state, PLIC_BASE + offset, 4)[1])
-        return int(bus_write(self.memory.control, self.state, PLIC_BASE + offset, 4, value))
+            return self.devices.read(PLIC_BASE + offset, 4)[1]
+        return self.devices.write(PLIC_BASE + offset, 4, value)
 
     def receive(self, *units: int) -> None:
         for unit in units:
             uart.uart_receive(self.state, unit)
-        uart.uart_refill(self.state)
-        uart_changed(self.state)
+        self.devices.call(c.DO_RECEIVE)
 
     def sent(self) -> list[int]:
         count = int(self.outputs[uart.OUT_COUNT])
@@ -158,20 +158,20 @@ def test_interrupt_goes_through_the_plic(board: Board) -> None:
     board.plic(0x2000, 1 << 10)
     board.plic(0x2080, 1 << 10)
     board.write(IER, 1)
-    assert interrupt_lines(board.state) == 0
+    assert board.devices.lines() == 0
     board.receive(ord("x"))
-    assert interrupt_lines(board.state) == s.MEIP | s.SEIP
+    assert board.devices.lines() == s.MEIP | s.SEIP
     board.plic(0x20_0000, 5)
-    assert interrupt_lines(board.state) == s.SEIP, "priority must be above the threshold"
+    assert board.devices.lines() == s.SEIP, "priority must be above the threshold"
     assert board.plic(0x1000) == 1 << 10
     assert board.plic(0x20_1004) == 10
-    assert (interrupt_lines(board.state), board.plic(0x20_1004)) == (0, 0), "claimed"
+    assert (board.devices.lines(), board.plic(0x20_1004)) == (0, 0), "claimed"
     board.plic(0x20_1004, 10)
-    assert interrupt_lines(board.state) == s.SEIP, "completed, and the level is still high"
+    assert board.devices.lines() == s.SEIP, "completed, and the level is still high"
     assert board.plic(0x20_1004) == 10
     board.read(RBR)
     board.plic(0x20_1004, 10)
-    assert interrupt_lines(board.state) == 0
+    assert board.devices.lines() == 0
 
 
 def test_completion_by_a_context_that_has_the_source_disabled_is_ignored(board: Board) -> None:
@@ -181,7 +181,7 @@ def test_completion_by_a_context_that_has_the_source_disabled_is_ignored(board: 
     board.receive(1)
     assert board.plic(0x20_0004) == 10
     board.plic(0x20_1004, 10)
-    assert interrupt_lines(board.state) == 0
+    assert board.devices.lines() == 0
 
 
 def test_plic_registers_that_do_not_exist_stay_zero(board: Board) -> None:
@@ -190,8 +190,8 @@ def test_plic_registers_that_do_not_exist_stay_zero(board: Board) -> None:
     board.plic(4, 0xFF)
     board.plic(0x20_0004, 95 + 5)
     assert (board.plic(0), board.plic(0x2000), board.plic(4)) == (0, 0xFFFF_FFFE, 7)
-    assert bus_read(board.memory.control, board.state, PLIC_BASE, 8) == (0, 0)
-    assert bus_write(board.state, board.outputs, PLIC_BASE, 1, 0) == 0
+    assert board.devices.read(PLIC_BASE, 8) == (0, 0)
+    assert not board.devices.write(PLIC_BASE, 1, 0)
 
 
 def say(asm: Assembler, text: bytes) -> None:
@@ -208,7 +208,7 @@ def test_outputs_carry_offsets_and_ticks_and_breaks_stand_alone() -> None:
         say(asm, b"c")
 
     machine = boot(code)
-    assert machine.run_until(5000).reason is StopReason.OUTPUT
+    assert machine.run_until(2 * c.OUTPUT_DELAY_TICKS).reason is StopReason.OUTPUT
     start = 6 + 4
     assert machine.output_offset(UART) == 4
     assert machine.take_outputs() == [

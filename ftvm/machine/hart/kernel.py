@@ -3,16 +3,18 @@
 The cores and the driver around them are compiled apart, each in a folder of its own whose name is a hash of all that
 its machine code follows from: our sources, numba, llvmlite and Python (numba itself looks at the CPU). Numba's
 cache files are pickles, so the folders must belong to this user and be closed to others. They lie in $FTVM_CACHE_DIR,
-or under ~/.cache/ftvm.
+or under ~/.cache/ftvm. Of several processes that find a folder empty one compiles, and the others wait for it.
 """
 
 import ctypes
+import fcntl
 import hashlib
 import importlib.util
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -123,6 +125,21 @@ def _import_file(name: str, path: Path) -> ModuleType:
     return module
 
 
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """While a folder's machine code is compiled; who only loads it shares. A cache that is whole may be read-only."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH if _has_code(folder) else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
 def _cores_folder() -> Path:
     return _folder("cores", list(_CORE_SOURCES))
 
@@ -138,9 +155,18 @@ def load_cores() -> ModuleType:
         return sys.modules[name]
     from ftvm.machine.hart.generate import cores_source
 
-    path = _cores_folder() / "cores.py"
-    _write_once(path, cores_source())
-    return _import_file(name, path)
+    folder = _cores_folder()
+    with _one_at_a_time(folder):
+        _write_once(folder / "cores.py", cores_source())
+        return _import_file(name, folder / "cores.py")
+
+
+def load_driver() -> ModuleType:
+    """The functions that are called from outside, with all that they call, compiled or from the cache."""
+    folder = _driver_folder()
+    with _one_at_a_time(folder):
+        _write_once(folder / "entry.py", _ENTRY_SOURCE)
+        return _import_file("ftvm.machine.hart._entry", folder / "entry.py")
 
 
 def _has_code(folder: Path) -> bool:
@@ -167,11 +193,9 @@ def prepare(progress: Progress | None = None) -> Kernel:
     if not _has_code(_cores_folder()):
         report("compiling the interpreter for this computer (once): cores, step 1 of 2")
     cores = load_cores()
-    folder = _driver_folder()
-    if not _has_code(folder):
+    if not _has_code(_driver_folder()):
         report("compiling the interpreter for this computer (once): devices and traps, step 2 of 2")
-    _write_once(folder / "entry.py", _ENTRY_SOURCE)
-    entry = _import_file("ftvm.machine.hart._entry", folder / "entry.py")
+    entry = load_driver()
     prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
     serve = prototype(entry.serve.address)
     _kernel = Kernel(serve, cores.core.address, cores.core_exact.address, entry.float_execute.address)

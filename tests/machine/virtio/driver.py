@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ftvm.machine.board import PLIC_BASE, RAM_BASE, VIRTIO_BASE, VIRTIO_STRIDE, BoardConfig, DiskConfig, NetConfig
-from ftvm.machine.bus import bus_read, bus_write, devices_reset, interrupt_lines
 from ftvm.machine.devices.virtio import device as d
-from ftvm.machine.devices.virtio.entropy import entropy_receive
 from ftvm.machine.devices.virtio.slots import configure
-from ftvm.machine.devices.virtio.transport import virtio_receive
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 from ftvm.machine.memory import Memory
+from tests.machine.devices import Devices
 from tests.machine.disks import BytesDisk
 
 RAM_BYTES = 1 << 20
@@ -64,7 +62,7 @@ class Board:
             self._guard(c.STREAM_OUT_POINTER + stream, size) for stream, size in enumerate(c.STREAM_OUT_SIZES)
         ]
         configure(self.state, config, self.memory.ram_bytes)
-        devices_reset(self.control, self.state)
+        self.devices = Devices(self.memory)
 
     def _guard(self, pointer: int, size: int) -> NDArray[np.uint8]:
         """An array of zeros in place of the one that stands at this word of the control array."""
@@ -82,18 +80,21 @@ class Board:
 
     def read(self, address: int, size: int = 4) -> int | None:
         """None for an access fault."""
-        ok, value = bus_read(self.control, self.state, address, size)
-        return int(value) & (1 << 8 * size) - 1 if ok else None
+        ok, value = self.devices.read(address, size)
+        return value if ok else None
 
     def write(self, address: int, value: int, size: int = 4) -> bool:
-        signed = (value & (1 << 64) - 1 ^ 1 << 63) - (1 << 63)
-        return bus_write(self.control, self.state, address, size, signed) == 1
+        return self.devices.write(address, size, value)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """As `Machine.apply` does with a Resize."""
+        self.devices.call(c.DO_RESIZE, columns, rows)
 
     def supply(self, data: bytes) -> None:
         """Random bytes, as `Machine.apply` does with an Entropy."""
         at = RAM_BYTES + c.ENTROPY_AT
         self.memory.bytes[at : at + len(data)] = np.frombuffer(data, np.uint8)
-        entropy_receive(self.control, self.state, len(data))
+        self.devices.call(c.DO_ENTROPY, len(data))
 
     def load(self, address: int, size: int) -> bytes:
         at = address - RAM_BASE
@@ -127,7 +128,7 @@ class Board:
         places = (int(self.state[at + s.STREAM_INPUT]) + np.arange(len(data))) % len(ring)
         ring[places] = np.frombuffer(data, np.uint8)
         self.state[at + s.STREAM_INPUT] += len(data)
-        virtio_receive(self.control, self.state, stream)
+        self.devices.call(c.DO_RECEIVE_STREAM, stream)
 
     def waiting(self, stream: int) -> int:
         at = s.STREAM_AT + stream * s.STREAM_WORDS
@@ -140,7 +141,7 @@ class Board:
         self.write(PLIC_BASE + 0x2080, 0xFFFE)
         pending = self.read(PLIC_BASE + 0x1000)
         assert pending is not None
-        assert bool(interrupt_lines(self.state) & s.SEIP) == bool(pending)
+        assert bool(self.devices.lines() & s.SEIP) == bool(pending)
         return pending
 
 

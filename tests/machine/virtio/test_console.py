@@ -4,7 +4,6 @@ import pytest
 
 from ftvm.machine.devices.virtio import console
 from ftvm.machine.devices.virtio import device as d
-from ftvm.machine.devices.virtio.transport import virtio_resize
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 from tests.machine.virtio.driver import CONFIG, CONFIG_GENERATION, CONSOLE_SLOT, QUEUE_NUM_MAX, STATUS, Board, Device
@@ -75,14 +74,14 @@ def test_the_ring_goes_round_at_every_byte(board: Board, device: Device, before_
 def test_a_new_size_of_the_terminal_is_told(board: Board, device: Device) -> None:
     assert device.offered & console.FEATURE_SIZE
     device.start(console.FEATURE_SIZE)
-    virtio_resize(board.state, 132, 43)
+    board.resize(132, 43)
     assert (device.read(CONFIG, 2), device.read(CONFIG + 2, 2)) == (132, 43)
     assert device.read(CONFIG_GENERATION) == 1
     assert board.interrupts() == 1 << (1 + CONSOLE_SLOT)
     assert device.acknowledge() == d.INTERRUPT_CONFIG
     device.write(STATUS, 0)
     assert device.read(CONFIG, 4) == 132 | 43 << 16, "the terminal is the same after a reset"
-    virtio_resize(board.state, 80, 24)
+    board.resize(80, 24)
     assert device.acknowledge() == 0, "no driver, no interrupt"
 
 

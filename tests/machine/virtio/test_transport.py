@@ -5,10 +5,10 @@ import pytest
 
 from ftvm.errors import SnapshotError
 from ftvm.machine.board import RAM_BASE, VIRTIO_BASE, VIRTIO_STRIDE, BoardConfig, NetConfig
-from ftvm.machine.bus import devices_reset
 from ftvm.machine.devices import rtc
 from ftvm.machine.devices.virtio import device as d
 from ftvm.machine.devices.virtio.slots import check_slots, configure
+from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 from tests.machine.virtio import driver
 from tests.machine.virtio.driver import (
@@ -252,7 +252,7 @@ def test_a_reset_stops_everything_and_lowers_the_interrupt(board: Board) -> None
 
 def test_a_reset_of_the_board_leaves_what_the_board_has(board: Board) -> None:
     Device(board, NET_SLOT).start()
-    devices_reset(board.control, board.state)
+    board.devices.call(c.DO_RESET_DEVICES)
     fresh = Board()
     assert (board.state == fresh.state).all()
     configure(board.state, ALL, RAM_BYTES)

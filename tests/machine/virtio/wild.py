@@ -13,7 +13,6 @@ from ftvm.machine.devices.plic import LEVEL
 from ftvm.machine.devices.virtio import block
 from ftvm.machine.devices.virtio import device as d
 from ftvm.machine.devices.virtio.slots import check_slots
-from ftvm.machine.devices.virtio.transport import virtio_resize
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 from tests.machine.virtio import driver
@@ -198,7 +197,7 @@ class Wild:
     def _outside(self) -> None:
         what = self.source.below(3)
         if what == 0:
-            virtio_resize(self.board.state, self.source.number(2), self.source.number(2))
+            self.board.resize(self.source.number(2), self.source.number(2))
         elif wanted := int(self.board.state[s.ENTROPY_WANTED]):
             self.board.supply(bytes(1 + n % 255 for n in range(1 + self.source.number(2) % wanted)))
 
@@ -241,5 +240,5 @@ def compile_all() -> None:
     wild.board.write(wild.devices[0].at, 0)
     wild.board.receive(s.STREAM_NET, b"")
     wild.board.supply(b"")
-    virtio_resize(wild.board.state, 0, 0)
+    wild.board.resize(0, 0)
     wild.check()
