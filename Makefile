@@ -20,7 +20,7 @@ PROGRAMS ?= 10000
 INPUTS ?= 10000
 SIZE ?= small
 MODEL ?= full
-PROCESS_TESTS := $(addprefix tests/,arbiter bench campaign cli demo host linux namespaces test_readme_two_hosts.py)
+PROCESS_TESTS := $(addprefix tests/,arbiter bench campaign demo host linux namespaces test_readme_two_hosts.py)
 KILLS ?= 20
 
 .PHONY: setup demo test test-processes test-rest lint bench sim fuzz differential campaign linux model mutants clean
@@ -39,7 +39,7 @@ $(TOOLS_DONE): .ci/install-tools $(PACKAGES_DONE)
 demo: $(PACKAGES_DONE)
 	$(BIN)/ftvm demo
 
-# Two at a time: what computes beside what starts processes and waits for them.
+# Two at a time: what computes beside what starts nodes and waits for them.
 test: setup
 	$(MAKE) --no-print-directory -j2 test-processes test-rest
 
