@@ -10,9 +10,17 @@ from ftvm.errors import FtvmError, LogError
 from ftvm.host.reports import Diverged, Executed, Failed, Quiesced, WentLive
 from ftvm.host.runner import PENDING_INPUT_MAX, EngineConfig
 from ftvm.log.entry import Action, Clock, Control, Digest, Entry, Horizon, Input
+from ftvm.machine.board import CLINT_BASE, PLIC_BASE, UART_BASE, UART_IRQ
+from ftvm.machine.devices.clint import MTIMECMP_AT
+from ftvm.machine.hart import state as s
 from ftvm.machine.hart.control import DIRTY_ALL
 from ftvm.machine.machine import Machine
 from tests.host.engines import WAIT_S, Rig, halted, new_machine
+from tests.machine.assembler import Assembler
+from tests.machine.guest import A0, BOARD, T0, T1, load_address, program, store
+
+PLIC_ENABLE, PLIC_CLAIM = 0x2000, 0x20_0004
+"""Of M mode."""
 
 
 def drive(live: Rig, seed: int, steps: int, offset: int = 0, *, takes_input: bool = True) -> int:
@@ -150,6 +158,42 @@ def test_the_guests_clock_goes_on_where_the_dead_ones_stood() -> None:
     before = max(entry.mtime for entry in first.entries if isinstance(entry, Clock))
     after = min(entry.mtime for entry in second.entries if isinstance(entry, Clock))
     assert 0 <= after - before < 10_000_000 * 5
+
+
+def sleep_after_input(asm: Assembler) -> None:
+    """Waits for a byte, with a timer that is a day away; then for 20 ms, and says T."""
+    store(asm, PLIC_BASE + 4 * UART_IRQ, 1, "w")
+    store(asm, PLIC_BASE + PLIC_ENABLE, 1 << UART_IRQ, "w")
+    store(asm, UART_BASE + 1, 1, "b")
+    asm.li(T0, s.MEIP | s.MTIP)
+    asm("csrrw", csr="mie", rs1=T0)
+    store(asm, CLINT_BASE + MTIMECMP_AT, 1 << 30, "d")
+    asm("wfi")
+    load_address(asm, T1, UART_BASE)
+    asm("lbu", rd=T0, rs1=T1, imm=0)
+    load_address(asm, T1, PLIC_BASE + PLIC_CLAIM)
+    asm("lw", rd=T0, rs1=T1)
+    asm("sw", rs1=T1, rs2=T0)
+    asm("csrrs", rd=A0, csr="time", rs1=0)
+    asm.li(T0, 200_000)
+    asm("add", rd=A0, rs1=A0, rs2=T0)
+    load_address(asm, T1, CLINT_BASE + MTIMECMP_AT)
+    asm("sd", rs1=T1, rs2=A0)
+    asm("wfi")
+    store(asm, UART_BASE, ord("T"), "b")
+    asm("wfi")
+
+
+def test_a_timer_that_is_set_on_a_borrowed_thread_is_not_overslept() -> None:
+    """The engine's own thread rests until the timer before."""
+    live = Rig(Machine(BOARD, program(sleep_after_input)))
+    live.go_live()
+    live.engine.digest_now()
+    live.wait(lambda: len(live.digests()) > 0, "the guest at rest")
+    live.inject(0, b"x")
+    live.wait_said(1)
+    assert [output.data for output in live.outputs] == [b"T"]
+    live.stop()
 
 
 def test_an_idle_guest_makes_no_log() -> None:

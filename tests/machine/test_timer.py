@@ -19,17 +19,19 @@ SPINNING = 100
 """A tick at which the guest below has set up all it needs."""
 
 
+def set_timer(asm: Assembler, compare: int) -> None:
+    """And let it interrupt."""
+    set_handler(asm)
+    store(asm, MTIMECMP, compare, "d")
+    asm.li(T0, s.MTIP)
+    asm("csrrw", csr="mie", rs1=T0)
+    asm("csrrsi", rd=0, csr="mstatus", imm=8)
+
+
 def spin(compare: int) -> Machine:
     """A guest that waits for the timer in a loop, having run for SPINNING ticks without a clock."""
 
-    def code(asm: Assembler) -> None:
-        set_handler(asm)
-        store(asm, MTIMECMP, compare, "d")
-        asm.li(T0, s.MTIP)
-        asm("csrrw", csr="mie", rs1=T0)
-        asm("csrrsi", rd=0, csr="mstatus", imm=8)
-
-    machine = boot(code)
+    machine = boot(lambda asm: set_timer(asm, compare))
     machine.run_until(SPINNING)
     assert word(machine, s.NOT_RETIRED) == 0
     return machine
@@ -80,11 +82,7 @@ def test_a_loop_that_reads_the_time_sees_it_reach_the_deadline_before_the_interr
     compare = 1000
 
     def code(asm: Assembler) -> None:
-        set_handler(asm)
-        store(asm, MTIMECMP, compare, "d")
-        asm.li(T0, s.MTIP)
-        asm("csrrw", csr="mie", rs1=T0)
-        asm("csrrsi", rd=0, csr="mstatus", imm=8)
+        set_timer(asm, compare)
         asm.label("loop")
         asm("csrrs", rd=A0, csr="time", rs1=0)
         for _ in range(4):
