@@ -186,7 +186,7 @@ def sleep_after_input(asm: Assembler) -> None:
 
 def test_a_timer_that_is_set_on_a_borrowed_thread_is_not_overslept() -> None:
     """The engine's own thread rests until the timer before."""
-    live = Rig(Machine(BOARD, program(sleep_after_input)))
+    live = Rig(Machine(BOARD, program(sleep_after_input)), config=EngineConfig(digest_interval_ns=1 << 60))
     live.go_live()
     live.engine.digest_now()
     live.wait(lambda: len(live.digests()) > 0, "the guest at rest")
