@@ -189,7 +189,7 @@ def test_a_timer_that_is_set_on_a_borrowed_thread_is_not_overslept() -> None:
     live = Rig(Machine(BOARD, program(sleep_after_input)), config=EngineConfig(digest_interval_ns=1 << 60))
     live.go_live()
     live.engine.digest_now()
-    live.wait(lambda: len(live.digests()) > 0, "the guest at rest")
+    live.wait(lambda: len(live.digests()) > 0 and live.engine._rests_until_ns > 0, "the engine at rest")
     live.inject(0, b"x")
     live.wait_said(1)
     assert [output.data for output in live.outputs] == [b"T"]
