@@ -37,23 +37,25 @@ BOTH = ("alpha", "beta")
 
 
 async def written(stage: Stage, folder: Path) -> None:
-    """`kept` is in the machine, and in both logs: nothing that follows a kill can take it away."""
+    """`kept` is in the machine, and in both logs, and so is the client's leave: nothing that follows a kill can take it
+    away."""
     async with open_resp(LOOPBACK, stage.port) as client:
         assert await client.call("SET", "kept", "yes") == "OK"
+    await stage.wait_status("edge", lambda status: status["clients"] == 0, "the end of its client", WAIT_S)
     for name in BOTH:
         await flushed(stage, name, folder)
 
 
 async def flushed(stage: Stage, name: str, folder: Path) -> None:
-    """A status has the journal written up to what is committed."""
+    """A status has the journal written up to what is committed, once its file is there."""
     before = (await stage.status("alpha" if name == "beta" else name))["core"]["pos"]
+    log = folder / f"{name}.ftlog"
 
     def reached(status: dict[str, Any]) -> bool:
-        return bool(status["core"]["pos"] >= before)
+        return bool(status["core"]["pos"] >= before) and log.exists() and log.stat().st_size > 0
 
-    await stage.wait_status(name, reached, f"position {before}", WAIT_S)
+    await stage.wait_status(name, reached, f"position {before}, and its log", WAIT_S)
     await stage.status(name)
-    assert (folder / f"{name}.ftlog").stat().st_size > 0
 
 
 async def kill_both(stage: Stage) -> None:
@@ -219,6 +221,7 @@ async def _older_log(folder: Path) -> None:
         stage.start_node("alpha", "primary")
         await core_state(stage, "alpha", "IN_SYNC", generation=3)
         assert "joins it as a shadow" in stage.said("alpha")
+        await flushed(stage, "alpha", folder)
 
         # With beta lost for good, after alpha left the pair once more: the operator gives its history up.
         kill(stage, "alpha")
