@@ -87,6 +87,7 @@ class Succession(ABC):
         self._judgement: Judgement | None = None
         self._waits_for = self._said = ""
         self._waits_since_ns = self._told_at_ns = self._read_at_ns = 0
+        self._refuses_since_ns: int | None = None
         self._leaves = False
         self._hand_over_to = ""
         self._was_over = False

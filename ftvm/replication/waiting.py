@@ -107,7 +107,11 @@ class Waiting(Succession):
 
     def _carry_out(self, judgement: Judgement) -> None:
         waited_ns = self._now_ns - self._waits_since_ns
-        patience_over = waited_ns >= self._config.refuse_after_ns
+        if judgement.verdict is not Verdict.REFUSE:
+            self._refuses_since_ns = None
+        elif self._refuses_since_ns is None:
+            # Who made this log outdated may be on its way to go live, and was last heard before.
+            self._refuses_since_ns = self._now_ns
         news = judgement.line != self._said and waited_ns >= self._config.probe_retry_ns
         self._waits_for = judgement.line
         match judgement.verdict:
@@ -126,11 +130,14 @@ class Waiting(Succession):
                 self._judgement = judgement
                 self._step(Cause.ENTITLED)
                 self._replica.emit(ReplayLog(reopened(self._held.stamp, self._replica.life, judgement)))
-            case Verdict.REFUSE if self._may_boot and patience_over:
+            case Verdict.REFUSE if self._may_boot and self._has_refused_for(self._config.refuse_after_ns):
                 self._end(Exit(ExitCode.CLAIM_LOST, judgement.line))
             case Verdict.WAIT if news:
                 self._said, self._told_at_ns = judgement.line, self._now_ns
                 self._replica.emit(Note(judgement.line))
+
+    def _has_refused_for(self, duration_ns: int) -> bool:
+        return self._refuses_since_ns is not None and self._now_ns - self._refuses_since_ns >= duration_ns
 
     # ---- going on
 

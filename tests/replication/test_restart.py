@@ -316,6 +316,21 @@ def test_an_outdated_primary_gives_up_with_a_line_and_an_outdated_shadow_waits()
         assert node.state is (State.OVER if primary else State.WAITING)
 
 
+def test_a_primary_that_waited_long_joins_the_peer_that_goes_on_before_it_instead_of_giving_up() -> None:
+    """It hears of the peer's new generation first, and a moment later that the peer is live."""
+    node = started(Held(PAIR, 9, 777), primary=True)
+    node.arbiter_answered(BOOTED, 1)
+    for now in range(50 * MS, 4 * SECOND, 50 * MS):
+        node.probed("peer", Absence.REFUSED, now)
+        node.timer(now)
+    node.probed("peer", waiting(Held(THEIRS, 10)), 4 * SECOND)
+    newer = Ledger((*BOOTED.records, Record(2, PEER, 1, Kind.RESTART, (), "peer")), 2)
+    for effects in (node.arbiter_answered(newer, 4 * SECOND + 1), node.timer(4 * SECOND + 50 * MS)):
+        assert not some(effects, fx.Exit)
+    live = node.probed("peer", Presence(PEER, 2, live=True), 4 * SECOND + 200 * MS)
+    assert only(live, fx.Join) == fx.Join("peer")
+
+
 def test_after_a_power_off_a_primary_starts_cold_and_a_shadow_waits() -> None:
     off = Ledger((*BOOTED.records, Record(2, OLD, 1, Kind.OFF, (), "me")), 1)
     node = started(Held(ALONE, 9), primary=True)
