@@ -12,7 +12,8 @@ from tests.limits import TIMEOUT_MS
 
 __all__ = ["compiled", "debian_guest", "patience"]
 
-STARTS_PROCESSES = ("arbiter", "bench", "campaign", "cli", "demo", "host", "linux", "test_readme_two_hosts.py")
+READMES = ("test_readme.py", "test_readme_two_hosts.py")
+STARTS_PROCESSES = ("arbiter", "bench", "campaign", "cli", "demo", "host", "linux", *READMES)
 COMPILE = "from ftvm.cli.progress import prepared_kernel; prepared_kernel()"
 
 
