@@ -30,7 +30,6 @@ def set_timer(asm: Assembler, compare: int) -> None:
 
 def spin(compare: int) -> Machine:
     """A guest that waits for the timer in a loop, having run for SPINNING ticks without a clock."""
-
     machine = boot(lambda asm: set_timer(asm, compare))
     machine.run_until(SPINNING)
     assert word(machine, s.NOT_RETIRED) == 0
