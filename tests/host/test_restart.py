@@ -58,7 +58,10 @@ async def flushed(stage: Stage, name: str, folder: Path) -> None:
     await stage.status(name)
 
 
-async def kill_both(stage: Stage) -> None:
+async def kill_both(stage: Stage, folder: Path) -> None:
+    """Not before each has a log: one that is killed while its file is being made has nothing to go on from."""
+    for name in BOTH:
+        await flushed(stage, name, folder)
     for name in BOTH:
         kill(stage, name)
     for name in BOTH:
@@ -102,7 +105,7 @@ def test_both_are_killed_and_started_in_any_order_with_any_command(
 async def _any_order(folder: Path, first: str, roles: dict[str, str]) -> None:
     async with open_pair(folder) as stage:
         await written(stage, folder)
-        await kill_both(stage)
+        await kill_both(stage, folder)
         if first:
             other = "beta" if first == "alpha" else "alpha"
             stage.start_node(first, roles[first])
@@ -145,7 +148,7 @@ async def _under_load(folder: Path) -> None:
 
             nursery.start_soon(load)
             await loader.acknowledged(LOAD)
-            await kill_both(stage)
+            await kill_both(stage, folder)
             nursery.cancel_scope.cancel()
         for name in BOTH:
             stage.start_node(name, "primary")
@@ -287,7 +290,7 @@ def test_nodes_of_different_versions_do_not_go_on_beside_each_other_and_both_nam
 
 async def _versions(folder: Path) -> None:
     async with open_pair(folder) as stage:
-        await kill_both(stage)
+        await kill_both(stage, folder)
         stage.start_node("alpha", "shadow")
         newer = [sys.executable, "-c", OTHER_VERSION, "shadow", str(stage.toml), "--node", "beta"]
         stage.run("beta", newer)
