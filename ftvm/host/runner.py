@@ -28,6 +28,7 @@ from ftvm.host.reports import (
     WentLive,
     in_pieces,
 )
+from ftvm.host.scrubbing import Scrubber
 from ftvm.log.entry import (
     ENTROPY_SIZE_MAX,
     INPUT_SIZE_MAX,
@@ -97,6 +98,7 @@ class Runner:
     ) -> None:
         self._machine = machine
         self.disks = DiskDuty(machine, overlays)
+        self._scrubber = Scrubber(machine)
         self._pacer = pacer
         self._config = config
         self._report = report
@@ -234,6 +236,7 @@ class Runner:
         if entries or outputs:
             self._report(Executed(machine.tick, tuple(entries), outputs))
         self.disks.look(lent=lent)
+        self._scrubber.look(lent=lent)
 
     def _sample(self, entries: list[Entry], now_ns: int) -> None:
         self._log(entries, self._pacer.sample(now_ns, self._machine.tick))
@@ -363,6 +366,7 @@ class Runner:
         if not self._diverged and (self._pos > pos or outputs):
             self._report(Followed(self._pos, machine.tick, outputs))
         self.disks.look(lent=lent)
+        self._scrubber.look(lent=lent)
         return 0.0 if self.backlog and not self._diverged else IDLE_WAIT_MAX_S
 
     def _run_to(self, tick: int) -> bool:

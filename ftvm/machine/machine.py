@@ -356,6 +356,16 @@ class Machine:
         """16 bytes over all that the guest can see; the same for the same state, however it came about."""
         return self._memory.digest(self.config_hash + self.image_hash)
 
+    @property
+    def scrub_round(self) -> int:
+        """How many pages `scrub` has to look at to have seen each once."""
+        return self._memory.round_pages
+
+    def scrub(self, pages: int) -> None:
+        """Look at so many more of the pages, written or not, round and round: a bit that flipped in one of them shows
+        in the next digest. In that of a healthy machine nothing does."""
+        self._memory.scrub(pages)
+
     def flush_caches(self) -> None:
         """Forget TLBs and decoded code: never shows but in speed."""
         self._memory.flush_caches()

@@ -5,8 +5,8 @@ image until the guest writes them (PAGE_WRITTEN); only then do they count as sta
 nor saved nor sent, for whoever has the image has it too.
 
 The digest hashes every page (xxh3, 128 bits), keeps the hashes, and renews those of pages that the kernel marked
-dirty; the machine's digest is the hash over all of them and the state array. To find a bit that flipped in a page that
-nobody writes, each digest also renews a slice of the others, round and round.
+dirty; the machine's digest is the hash over all of them and the state array. A bit that flipped in a page that nobody
+writes is found by `scrub`, which renews the others too, round and round.
 """
 
 import mmap
@@ -26,8 +26,6 @@ from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 
 PAGE = 4096
-SCRUB_PAGES = 256
-"""Pages that a digest renews beyond the dirty ones: a machine of n pages is seen whole in n / 256 digests."""
 HASH_WORDS = 2
 ZERO_HASH: NDArray[np.uint64] = np.frombuffer(xxhash.xxh3_128_digest(bytes(PAGE)), np.uint64)
 """Of a page that is all zero."""
@@ -90,6 +88,8 @@ class Memory:
         self._slots = np.full((3, c.SLOTS_MAX), -1, np.int64)
         self._hashes = self.initial_hashes()
         self._scrubbed = 0
+        self.round_pages = self.disk_pages[0]
+        """How many pages `scrub` has to renew to have seen each once: those of disks as counted in its last round."""
         self.stream_outputs = [_zeros(size) for size in c.STREAM_OUT_SIZES]
         pointers: dict[int, Any] = {
             c.STATE_POINTER: self.state,
@@ -253,7 +253,7 @@ class Memory:
     def digest(self, configuration: bytes) -> bytes:
         """16 bytes over pages, state and `configuration`."""
         hashes = self._hashes
-        renewed = [*self.take_dirty(c.DIRTY_DIGEST), *self._scrub()]
+        renewed = self.take_dirty(c.DIRTY_DIGEST)
         hashes[renewed] = self.hash_pages(renewed)
         self.state[s.X_SINK] = 0
         whole = xxhash.xxh3_128(configuration)
@@ -261,13 +261,19 @@ class Memory:
         whole.update(self.state.data)
         return whole.digest()
 
-    def _scrub(self) -> Sequence[int]:
-        """The next pages whose hashes are renewed though nobody wrote them; a disk's untouched ones have none."""
-        first = self._scrubbed
-        if first < self.disk_pages[0]:
-            pages: Sequence[int] = range(first, min(first + SCRUB_PAGES, self.disk_pages[0]))
-        else:
-            written = np.flatnonzero(self.flags[first:] & c.PAGE_WRITTEN)[:SCRUB_PAGES] + first
-            pages = written.tolist()
-        self._scrubbed = pages[-1] + 1 if pages and pages[-1] + 1 < self.pages else 0
-        return pages
+    def scrub(self, count: int) -> None:
+        """Renew the hashes of the next `count` pages, whether anybody wrote them or not, and then those of the first
+        again. A disk's untouched pages have none."""
+        while count > 0:
+            first = self._scrubbed
+            if first < self.disk_pages[0]:
+                pages: Sequence[int] = range(first, min(first + count, self.disk_pages[0]))
+                self._scrubbed = pages[-1] + 1
+            else:
+                written = np.flatnonzero(self.flags[first:] & c.PAGE_WRITTEN) + first
+                if first == self.disk_pages[0]:
+                    self.round_pages = first + len(written)
+                pages = written[:count].tolist()
+                self._scrubbed = pages[-1] + 1 if len(pages) < len(written) else 0
+            self._hashes[pages] = self.hash_pages(pages)
+            count -= max(1, len(pages))

@@ -192,11 +192,17 @@ def test_digest_sees_every_byte_of_ram_and_every_word_of_state() -> None:
     assert len(seen) == 11
 
 
-def test_a_bit_that_flips_in_an_untouched_page_is_found_within_a_round_of_digests() -> None:
+@pytest.mark.parametrize("piece", [1, 100, 256, 5000])
+def test_a_bit_that_flips_in_an_untouched_page_is_found_within_a_round_of_scrubbing(piece: int) -> None:
     machine = Machine(BoardConfig(4), program(lambda asm: None))
     before = machine.digest()
+    machine.scrub(piece)
+    assert machine.digest() == before
     machine._memory.bytes[3_000_000] ^= 1
-    assert any(machine.digest() != before for _ in range(-(-machine._memory.pages // 256)))
+    assert machine.digest() == before, "nobody looked"
+    for _ in range(-(-machine.scrub_round // piece)):
+        machine.scrub(piece)
+    assert machine.digest() != before
 
 
 def test_hashes_say_what_two_sides_must_agree_on() -> None:
