@@ -1,28 +1,23 @@
 """For all tests: properties are about what is true, not about how quickly this computer finds out."""
 
-import subprocess
-import sys
-
 import pytest
 from hypothesis import settings
 
-from ftvm.machine.hart.kernel import is_cached
+from ftvm.machine.hart.kernel import prepare
 from tests.guests.debian import debian_guest
 from tests.limits import TIMEOUT_MS
 
 __all__ = ["compiled", "debian_guest", "patience"]
 
 READMES = ("test_readme.py", "test_readme_two_hosts.py")
-STARTS_PROCESSES = ("arbiter", "bench", "campaign", "cli", "demo", "host", "linux", *READMES)
-COMPILE = "from ftvm.cli.progress import prepared_kernel; prepared_kernel()"
+RUNS_MACHINES = ("arbiter", "bench", "campaign", "cli", "demo", "guests", "host", "linux", "machine", *READMES)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(request: pytest.FixtureRequest) -> None:
-    """Machine code before the first process needs it: two nodes would both compile, and a test wait for both."""
-    where = {item.path.relative_to(request.config.rootpath).parts[1] for item in request.session.items}
-    if where & set(STARTS_PROCESSES) and not is_cached():
-        subprocess.run([sys.executable, "-c", COMPILE], check=True)
+    """Machine code before anybody waits for it against a clock."""
+    if {item.path.relative_to(request.config.rootpath).parts[1] for item in request.session.items} & {*RUNS_MACHINES}:
+        prepare()
 
 
 @pytest.fixture

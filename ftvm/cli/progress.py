@@ -1,32 +1,19 @@
 """What a user sees while something takes long. On standard error, and quiet where that is no terminal."""
 
-import subprocess
 import sys
 
 
 def prepared_kernel() -> None:
-    """Loads the interpreter's machine code, or compiles it where that was not done yet, and says so."""
+    """Loads the interpreter's machine code, or has it compiled where that was not done yet, and says so."""
     from ftvm.machine.hart.kernel import is_cached, prepare
 
-    if is_cached():
-        prepare()
+    if is_cached() or not sys.stderr.isatty():
+        prepare(lambda step: print(f"ftvm: {step}", file=sys.stderr, flush=True))
         return
-    with _second_step():
-        if sys.stderr.isatty():
-            from rich.console import Console
+    from rich.console import Console
 
-            with Console(stderr=True).status("…") as status:
-                prepare(status.update)
-        else:
-            prepare(lambda step: print(f"ftvm: {step}", file=sys.stderr, flush=True))
-
-
-def _second_step() -> "subprocess.Popen[bytes]":
-    """Beside the first: each keeps one CPU busy for most of a minute. Who comes to the second waits for this process
-    at a lock, and does it himself where it has failed."""
-    code = "from ftvm.machine.hart.kernel import load_driver; load_driver()"
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen([sys.executable, "-c", code], stdin=quiet, stdout=quiet, stderr=quiet)
+    with Console(stderr=True).status("…") as status:
+        prepare(status.update)
 
 
 def told(line: str) -> None:

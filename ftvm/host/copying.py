@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ftvm.host.reports import Copied, CopyFinished, Report
 from ftvm.machine.machine import Machine
+from ftvm.machine.transfer import Outgoing
 
 NS_PER_US = 1000
 NS_PER_S = 1_000_000_000
@@ -60,8 +61,6 @@ class MachineCopy:
 
     def __init__(self, session: int, machine: Machine, inventory: bytes, report: Callable[[Report], None]) -> None:
         """Raises SnapshotError for an inventory that is none."""
-        from ftvm.machine.transfer import Outgoing  # here, as all that needs numba
-
         self.session = session
         self._machine = machine
         self._report = report

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -22,9 +21,7 @@ from ftvm.host.node_statistics import Reprotection
 from ftvm.host.welcome import MachineIdentity
 from ftvm.log.file import LogReader
 from ftvm.machine.machine import Machine
-
-if TYPE_CHECKING:
-    from ftvm.machine.transfer import Incoming
+from ftvm.machine.transfer import CopyDiffers, Incoming, page_hashes
 
 NS_PER_S = 1_000_000_000
 
@@ -60,8 +57,6 @@ class Joining:
 
     async def inventory(self) -> bytes:
         """For the primary: hashes of what is here. What `collect` takes comes after."""
-        from ftvm.machine.transfer import Incoming  # here, as all that needs numba
-
         self._began_ns = time.monotonic_ns()
         async with self._busy:
             machine, hashes = await trio.to_thread.run_sync(self._prepare)
@@ -70,8 +65,6 @@ class Joining:
         return hashes
 
     def _prepare(self) -> tuple[Machine, bytes]:
-        from ftvm.machine.transfer import page_hashes
-
         machine = None if self.distrusts_itself else self._older or self._of_log()
         if machine is None:
             machine = self._guest.power_on()
@@ -97,8 +90,6 @@ class Joining:
 
     async def complete(self, record: bytes, *, freeze: bool) -> Arrival:
         """The machine that all that was collected and `record` make. Raises SnapshotError."""
-        from ftvm.machine.transfer import CopyDiffers
-
         incoming, self._incoming = self._incoming, None
         if incoming is None:
             raise SnapshotError("the end of a machine that nobody asked for")

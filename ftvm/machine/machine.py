@@ -8,7 +8,7 @@ happens once a batch.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -29,13 +29,14 @@ from ftvm.log.entry import (
     Resize,
 )
 from ftvm.machine.board import RAM_BASE, BoardConfig, DiskConfig, reset_rom
+from ftvm.machine.devices.virtio.slots import configure
 from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 from ftvm.machine.image import Image, load_image
+from ftvm.machine.memory import DiskBacking, Memory
 from ftvm.machine.output import Output
-
-if TYPE_CHECKING:
-    from ftvm.machine.memory import DiskBacking
+from ftvm.machine.snapshot import decode_snapshot, encode_snapshot
+from ftvm.machine.streams import Streams
 
 CLOCK_MAX = 1 << 61
 CELLS_MAX = 0xFFFF
@@ -97,7 +98,7 @@ def _described(disks: Sequence[DiskConfig]) -> str:
 class Machine:
     """One board with one hart. Not thread-safe, but for `raise_attention`."""
 
-    def __init__(self, board: BoardConfig, image: bytes, disks: Sequence["DiskBacking"] = ()) -> None:
+    def __init__(self, board: BoardConfig, image: bytes, disks: Sequence[DiskBacking] = ()) -> None:
         """Power on with `image`, an ELF64 RISC-V executable or a raw binary; `disks` are those that `board` names.
 
         ImageError when the image cannot be loaded.
@@ -106,11 +107,9 @@ class Machine:
         self._reset_board(clear=False)
 
     @classmethod
-    def restore(cls, snapshot: bytes, disks: Sequence["DiskBacking"] = ()) -> "Machine":
+    def restore(cls, snapshot: bytes, disks: Sequence[DiskBacking] = ()) -> "Machine":
         """The machine that `save` was called on. SnapshotError for a snapshot that is damaged or foreign, or of a
         machine with other disks."""
-        from ftvm.machine.snapshot import decode_snapshot
-
         parts = decode_snapshot(snapshot)
         if tuple(disk.config for disk in disks) != parts.board.disks:
             raise SnapshotError(f"the snapshot is of a machine with other disks: {_described(parts.board.disks)}")
@@ -137,8 +136,6 @@ class Machine:
 
     def save(self) -> bytes:
         """The whole state; what `take_outputs` has not fetched yet is no part of it."""
-        from ftvm.machine.snapshot import encode_snapshot
-
         memory = self._memory
         memory.state[s.X_SINK] = 0
         numbers = memory.saved_pages()
@@ -153,8 +150,6 @@ class Machine:
         Takes some 0.3 ms for each MiB in use, and as much memory again until the result is dropped. The result is to be
         called with a function that says whether the snapshot is still wanted; SnapshotError if not.
         """
-        from ftvm.machine.snapshot import encode_snapshot
-
         memory = self._memory
         memory.state[s.X_SINK] = 0
         numbers, state = memory.saved_pages(), memory.state.copy()
@@ -163,12 +158,9 @@ class Machine:
             self.board, self.image, state, numbers, lambda first, last: frozen[first:last], wanted
         )
 
-    def _assemble(self, board: BoardConfig, image: bytes, disks: Sequence["DiskBacking"]) -> None:
+    def _assemble(self, board: BoardConfig, image: bytes, disks: Sequence[DiskBacking]) -> None:
         assert tuple(disk.config for disk in disks) == board.disks, "the board has other disks"
-        # Here and not above: what imports this module need not wait half a second for numba.
-        from ftvm.machine.hart.kernel import prepare
-        from ftvm.machine.memory import Memory
-        from ftvm.machine.streams import Streams
+        from ftvm.machine.hart.kernel import prepare  # not above: who has no machine needs no LLVM
 
         self.board = board
         self.image = image
@@ -192,8 +184,6 @@ class Machine:
 
     def _reset_board(self, clear: bool = True) -> None:
         """The reset button: RAM from the image, hart and devices anew. Ticks, the clock and stream offsets go on."""
-        from ftvm.machine.devices.virtio.slots import configure
-
         memory, state, image = self._memory, self._state, self._loaded
         if clear:
             memory.clear()

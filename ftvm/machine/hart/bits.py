@@ -3,16 +3,13 @@
 LLVM's intrinsics, which become one machine instruction where the host has it.
 """
 
-from collections.abc import Callable
 from typing import Any, cast
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ftvm.machine.hart.jit import Binary
-
-Unary = Callable[[int], int]
+from ftvm.machine.hart.jit import Binary, Unary
 
 
 def _unary(name: str, bits: int) -> Unary:

@@ -29,19 +29,14 @@ _NEXT_PAGE = 4
 
 _PRELUDE = """\
 import numpy as np
-from numba import cfunc, types
 
 from ftvm.machine.hart.jit import (
-    call_float, compiled, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh,
-    mulhsu, mulhu, opaque, rem, remu, remuw, remw, store16, store32, store64, store8, unreachable,
+    call_float, div, divu, divuw, divw, load16s, load16u, load32s, load32u, load64, load8s, load8u, mulh, mulhsu, mulhu,
+    opaque, rem, remu, remuw, remw, store16, store32, store64, store8, unreachable,
 )
 from ftvm.machine.hart.bits import clz, clzw, cpop, cpopw, ctz, ctzw, orc_b, rev8, rol, rolw, ror, rorw
 
 U1, U2, U8, U16, U24, U32, U63, UFF, U2048 = (np.uint64(n) for n in (1, 2, 8, 16, 24, 32, 63, 255, 2048))
-WORDS = types.CPointer(types.int64)
-CORE = types.int64(
-    WORDS, WORDS, types.CPointer(types.uint8), types.CPointer(types.uint64), WORDS, WORDS
-)
 """
 
 _LEAVE = "left += 1; reason = {}; break"
@@ -232,7 +227,6 @@ def _handler(operation: Operation, exact: bool) -> list[str]:
 def core_source(name: str, exact: bool) -> str:
     """A C function `name(ctl, x, mem, code, fetch, tlb) -> reason`; x is the state array: registers first."""
     text = _Text()
-    text.add(0, "@cfunc(CORE, nopython=True, cache=True, error_model='numpy')")
     text.add(0, f"def {name}(ctl, x, mem, code, fetch, tlb):")
     text.add(
         1,
@@ -317,13 +311,13 @@ def _decode_row(encoding: Encoding) -> list[str]:
 
 
 def decoder_source() -> str:
-    """`fields(word) -> (operation, rd, rs1, rs2, imm)` of an instruction of either length.
+    """A module with `fields(word) -> (operation, rd, rs1, rs2, imm)` of an instruction of either length.
 
     What decodes to nothing, and CSR, system and floating-point instructions have the word itself as immediate. The
     registers f0 to f31 of floating-point loads and stores are numbered from `state.F` on.
     """
     text = _Text()
-    text.add(0, "@compiled", "def fields(word):")
+    text.add(0, "from ftvm.machine.hart.jit import compiled", "", "", "@compiled", "def fields(word):")
     text.add(1, f"op = {NUMBER['illegal']}; rd = 0; rs1 = 0; rs2 = 0; imm = word")
     buckets: dict[tuple[int, int], list[Encoding]] = {}
     for encoding in sorted(ENCODINGS, key=lambda encoding: -encoding.mask.bit_count()):
@@ -345,6 +339,5 @@ def decoder_source() -> str:
 
 
 def cores_source() -> str:
-    """The whole generated module."""
-    parts = [_PRELUDE, core_source("core", False), core_source("core_exact", True), decoder_source()]
-    return "\n\n".join(parts)
+    """A module with both cores."""
+    return "\n\n".join([_PRELUDE, core_source("core", False), core_source("core_exact", True)])

@@ -1,8 +1,10 @@
-"""The generated decoder under a name that can be imported: its source is written when first needed."""
+"""The decoder, whose source is generated."""
 
 from collections.abc import Callable
+from typing import Any
 
-from ftvm.machine.hart.kernel import load_cores
+from ftvm.machine.hart.generate import decoder_source
 
-_module = load_cores()
-fields: Callable[[int], tuple[int, int, int, int, int]] = _module.fields
+_names: dict[str, Any] = {"__name__": __name__}
+exec(compile(decoder_source(), "decoder.py", "exec"), _names)
+fields: Callable[[int], tuple[int, int, int, int, int]] = _names["fields"]

@@ -15,9 +15,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ftvm.machine.hart.jit import Binary, compiled
+from ftvm.machine.hart.jit import Binary, Unary, compiled
 
-Unary = Callable[[int], int]
 Ternary = Callable[[int, int, int], int]
 
 _BOX = -(1 << 32)

@@ -1,23 +1,26 @@
-"""Compiles the kernel, keeps it in a cache on disk, and calls it.
+"""Finds the kernel's machine code in a cache on disk, or has it compiled, and loads it.
 
-The cores and the driver around them are compiled apart, each in a folder of its own whose name is a hash of all that
-its machine code follows from: our sources, numba, llvmlite and Python (numba itself looks at the CPU). Numba's
-cache files are pickles, so the folders must belong to this user and be closed to others. They lie in $FTVM_CACHE_DIR,
-or under ~/.cache/ftvm. Of several processes that find a folder empty one compiles, and the others wait for it.
+The cores and the driver around them are compiled apart (`build.py`), each to a relocatable object whose name has a hash
+of all that it follows from: our sources, the packages that compile them, Python and this CPU. LLVM's linker loads
+them; numba is not needed for that, and not imported. Whoever can write to the cache can have us run anything, so its
+folder must belong to this user and be closed to others. It is $FTVM_CACHE_DIR, or ~/.cache/ftvm.
 """
 
 import ctypes
 import fcntl
 import hashlib
-import importlib.util
 import os
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
+from typing import Any
+
+import llvmlite.binding as llvm
 
 from ftvm.errors import ConfigError
 
@@ -27,28 +30,21 @@ _MACHINE = Path(__file__).resolve().parent.parent
 _CORE_SOURCES = (
     "board.py",
     "devices/clint.py",
-    *(f"hart/{n}.py" for n in ("bits", "control", "encodings", "formats", "generate", "jit", "operations", "state")),
+    *(
+        f"hart/{name}.py"
+        for name in (
+            *("bits", "build", "control", "encodings", "formats", "generate", "intrinsics", "jit", "kernel"),
+            *("operations", "state", "toolchain"),
+        )
+    ),
 )
 _DRIVER_SOURCES = ("board.py", "bus.py", "dma.py", "sbi.py")
 """Beside all devices and the hart."""
 
-_ENTRY_SOURCE = '''\
-"""What is cached: what these call is compiled into them."""
-
-from numba import cfunc, int64, types
-
-from ftvm.machine.hart import driver, fpu
-
-
-@cfunc(int64(types.CPointer(int64)), nopython=True, cache=True, error_model="numpy")
-def serve(control):
-    return driver.serve(control)
-
-
-@cfunc(int64(types.CPointer(int64), int64), nopython=True, cache=True, error_model="numpy")
-def float_execute(state, word):
-    return fpu.fp_execute(state, word)
-'''
+_SEAL_SIZE = 16
+_PACKAGES = ("numba", "llvmlite", "numpy")
+_BUILD = ("-m", "ftvm.machine.hart.build")
+PARTS = {"cores": "the cores", "driver": "devices and traps"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +55,22 @@ class Kernel:
     fast_core: int
     exact_core: int
     float_execute: int
+    linked: Any
+    """What holds the code in memory."""
 
 
-def _packages() -> str:
-    import llvmlite
-    import numba
-    import numpy as np
-
-    return f"{sys.version} numba {numba.__version__} llvmlite {llvmlite.__version__} numpy {np.__version__}"
-
-
-def _driver_sources() -> list[str]:
+def _sources(part: str) -> list[str]:
+    if part == "cores":
+        return list(_CORE_SOURCES)
     paths = [_MACHINE / name for name in _DRIVER_SOURCES]
     paths += [*_MACHINE.glob("devices/**/*.py"), *_MACHINE.glob("hart/*.py")]
     return sorted(str(path.relative_to(_MACHINE)) for path in paths)
 
 
 def _hash(sources: list[str]) -> str:
-    digest = hashlib.blake2b(_packages().encode(), digest_size=12)
+    packages = [f"{name} {version(name)}" for name in _PACKAGES]
+    computer = f"{llvm.get_process_triple()} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+    digest = hashlib.blake2b(f"{sys.version} {packages} {computer}".encode(), digest_size=12)
     for name in sources:
         if not name.startswith("hart/reference"):
             digest.update(name.encode() + b"\0" + (_MACHINE / name).read_bytes())
@@ -99,83 +93,81 @@ def _private(folder: Path) -> Path:
     return folder
 
 
-def _folder(part: str, sources: list[str]) -> Path:
+def _file(part: str) -> Path:
     """Where a part's machine code lies. ConfigError when it is not safe to load from."""
     root = os.environ.get("FTVM_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ftvm")
-    return _private(_private(Path(root).expanduser()) / f"{part}-{_hash(sources)}")
+    return _private(Path(root).expanduser()) / f"{part}-{_hash(_sources(part))}.o"
 
 
-def _write_once(path: Path, text: str) -> None:
-    """The file's time stamp is numba's key, so two processes that write it must agree on that too."""
-    if path.exists():
-        return
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.utime(temporary, (0, 0))
-    temporary.replace(path)
+def sealed(code: bytes) -> bytes:
+    """As it lies in the cache: the linker trusts what it is given, so a file must be known to be whole."""
+    return code + hashlib.blake2b(code, digest_size=_SEAL_SIZE).digest()
 
 
-def _import_file(name: str, path: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(name, path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module
-    specification.loader.exec_module(module)
-    return module
+def _code(file: Path) -> bytes:
+    """The machine code in a file; nothing if there is none, or it is damaged."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise ConfigError(f"cannot read the machine code in {file}: {error.strerror}; remove it") from error
+    code = content[:-_SEAL_SIZE]
+    return code if sealed(code) == content else b""
 
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """While a folder's machine code is compiled; who only loads it shares. A cache that is whole may be read-only."""
+    """Of several processes that find no machine code one compiles, and the others wait for it."""
     try:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        yield
-        return
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to the cache folder {folder}: {error.strerror}; set FTVM_CACHE_DIR to a folder of yours"
+        ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH if _has_code(folder) else fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
 
 
-def _cores_folder() -> Path:
-    return _folder("cores", list(_CORE_SOURCES))
-
-
-def _driver_folder() -> Path:
-    return _folder("driver", _driver_sources())
-
-
-def load_cores() -> ModuleType:
-    """The generated module: the cores, compiled or from the cache, and the decoder, compiled when first called."""
-    name = "ftvm.machine.hart._cores"
-    if name in sys.modules:
-        return sys.modules[name]
-    from ftvm.machine.hart.generate import cores_source
-
-    folder = _cores_folder()
-    with _one_at_a_time(folder):
-        _write_once(folder / "cores.py", cores_source())
-        return _import_file(name, folder / "cores.py")
-
-
-def load_driver() -> ModuleType:
-    """The functions that are called from outside, with all that they call, compiled or from the cache."""
-    folder = _driver_folder()
-    with _one_at_a_time(folder):
-        _write_once(folder / "entry.py", _ENTRY_SOURCE)
-        return _import_file("ftvm.machine.hart._entry", folder / "entry.py")
-
-
-def _has_code(folder: Path) -> bool:
-    return any(folder.glob("__pycache__/*.nbc"))
+def _compile(files: dict[str, Path], report: Progress) -> None:
+    """Those that are missing, side by side."""
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for part, file in files.items():
+            if not _code(file):
+                report(f"compiling the interpreter for this computer (once): {PARTS[part]}")
+                words = [sys.executable, *_BUILD, part, str(file)]
+                running[part] = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for part, process in running.items():
+            said = process.communicate()[1].decode(errors="replace").strip()
+            if process.returncode != 0:
+                why = said.splitlines()[-1] if said else f"exit code {process.returncode}"
+                raise ConfigError(f"cannot compile {PARTS[part]} of the interpreter to {files[part]}: {why}")
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
 
 
 def is_cached() -> bool:
     """Is there machine code for this version, so that `prepare` takes no time to speak of?"""
-    return _kernel is not None or (_has_code(_cores_folder()) and _has_code(_driver_folder()))
+    return _kernel is not None or all(_code(_file(part)) for part in PARTS)
+
+
+def _load(codes: list[bytes]) -> Kernel:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple().create_target_machine()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    for code in codes:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    serve = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(engine.get_function_address("serve"))
+    core, exact, floats = (engine.get_function_address(name) for name in ("core", "core_exact", "float_execute"))
+    return Kernel(serve, core, exact, floats, engine)
 
 
 _kernel: Kernel | None = None
@@ -187,16 +179,12 @@ def prepare(progress: Progress | None = None) -> Kernel:
     ConfigError when the cache folder cannot be used.
     """
     global _kernel
-    if _kernel is not None:
-        return _kernel
-    report = progress or (lambda line: None)
-    if not _has_code(_cores_folder()):
-        report("compiling the interpreter for this computer (once): cores, step 1 of 2")
-    cores = load_cores()
-    if not _has_code(_driver_folder()):
-        report("compiling the interpreter for this computer (once): devices and traps, step 2 of 2")
-    entry = load_driver()
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
-    serve = prototype(entry.serve.address)
-    _kernel = Kernel(serve, cores.core.address, cores.core_exact.address, entry.float_execute.address)
+    if _kernel is None:
+        files = {part: _file(part) for part in PARTS}
+        codes = [_code(file) for file in files.values()]
+        if not all(codes):
+            with _one_at_a_time(files["cores"].parent):
+                _compile(files, progress or (lambda line: None))
+            codes = [_code(file) for file in files.values()]
+        _kernel = _load(codes)
     return _kernel
