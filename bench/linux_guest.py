@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.common import tell
-from ftvm.image.debian import DISK, INITRD, KERNEL, Request, make_guest
+from ftvm.image.debian import APPEND, DISK, INITRD, KERNEL, Request, make_guest
 
 RAM_MIB = 256
 IN_MEMORY = "console=ttyS0 quiet"
-ON_DISK = "console=ttyS0 quiet root=/dev/vda"
-"""The kernel's command line for a system in the initramfs alone, and for Debian on the disk."""
+ON_DISK = APPEND
+"""The kernel's command line for a system in the initramfs alone, with all that the kernel does of itself, and for
+Debian on the disk, as we start it."""
 
 READY = b"SHELL-READY"
 """What the guest's start says when the shell comes next."""

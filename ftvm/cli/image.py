@@ -84,10 +84,10 @@ def _made(request: "Request") -> Path:
 
 
 def _command(output: Path) -> str:
-    return (
-        f"ftvm run --kernel {output}/kernel --initrd {output}/initrd --append 'console=ttyS0 root=/dev/vda quiet'"
-        f" --disk {output}/disk.img --net user"
-    )
+    from ftvm.image.debian import APPEND
+
+    files = f"--kernel {output}/kernel --initrd {output}/initrd --disk {output}/disk.img"
+    return f"ftvm run {files} --append '{APPEND}' --net user"
 
 
 def _writable(output: Path) -> None:

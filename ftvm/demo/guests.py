@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ftvm.demo.system import free_ports
+from ftvm.image.debian import APPEND
 
 REDIS_PORT = 6379
 
@@ -51,7 +52,7 @@ class DebianGuest:
 
     files: Path
     ram_mib: int = 256
-    append: str = "console=ttyS0 quiet root=/dev/vda"
+    append: str = APPEND
     ports: tuple[int, ...] = (REDIS_PORT,)
 
     @property

@@ -11,12 +11,12 @@ import pytest
 
 from ftvm.errors import MirrorUnavailable
 from ftvm.image import tools
-from ftvm.image.debian import DISK, INITRD, KERNEL, Request, make_guest
+from ftvm.image.debian import APPEND, DISK, INITRD, KERNEL, Request, make_guest
 from tests.guests.boards import Wire, tool
 from tests.needs import lack
 
-ON_DISK = "console=ttyS0 root=/dev/vda quiet"
-IN_MEMORY = "console=ttyS0 quiet"
+ON_DISK = APPEND
+IN_MEMORY = "console=ttyS0 quiet cryptomgr.notests"
 """The kernel's command line, with the disk and without."""
 READY = b"SHELL-READY"
 PROMPT = b"# "

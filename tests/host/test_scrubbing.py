@@ -8,7 +8,7 @@ import ftvm.host.scrubbing as scrubbing_module
 from ftvm.host.scrubbing import NS_PER_S, PERIOD_NS, PIECE_PAGES, Scrubber
 from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import Machine
-from tests.machine.programs import program
+from tests.machine.guest import program
 
 
 class Watched(Machine):

@@ -30,7 +30,7 @@ from tests.linux.console import NS_PER_MS, Reading, Shell, apart_ms, drift_ns
 from tests.linux.disks import merge
 
 SETTINGS = {"detector_timeout_ms": 1000, "heartbeat_interval_ms": 25, "digest_interval_ms": 500}
-APPEND = "console=ttyS0 root=/dev/vda printk.devkmsg=on"
+APPEND = "console=ttyS0 root=/dev/vda printk.devkmsg=on cryptomgr.notests"
 LOOPBACK = "127.0.0.1"
 CLIENTS = 2
 OPERATIONS = 20

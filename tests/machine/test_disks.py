@@ -140,3 +140,19 @@ def test_memory_is_no_disk_that_could_be_reverted() -> None:
     forged[12:20] = xxhash.xxh3_64_intdigest(bytes(forged[20:])).to_bytes(8, "little")
     with pytest.raises(SnapshotError, match="disk's image"):
         Incoming(into).collect(bytes(forged))
+
+
+@pytest.mark.parametrize("piece", [1, 3, 10_000])
+def test_a_bit_that_flips_in_a_written_page_is_found_by_scrubbing(piece: int) -> None:
+    one = machine()
+    write(one, {(0, page): bytes([page]) * PAGE for page in range(5)} | {(1, 7): b"\x01" * PAGE})
+    before = one.digest()
+    for _ in range(2 * one.scrub_round // piece + 2):
+        one.scrub(piece)
+    assert one.digest() == before
+    one._memory.bytes[one._memory.disk_offset(1) + 7 * PAGE + 11] ^= 1
+    assert one.digest() == before, "nobody looked"
+    assert one.scrub_round == one._memory.disk_pages[0] + 6
+    for _ in range(-(-one.scrub_round // piece) + 1):
+        one.scrub(piece)
+    assert one.digest() != before
