@@ -47,6 +47,9 @@ from ftvm.replication.succession import Halt
 WATCHING = frozenset({State.JOINING, State.IN_SYNC, State.SUSPECT})
 """States in which the silence of the primary means something."""
 
+ASKING = frozenset({State.JOINING, State.SUSPECT, State.WAITING, State.FROZEN})
+"""States in which others are asked again and again, however patient the detector is."""
+
 
 class Node(Planned):
     """See the module. `life` is 16 random bytes, never used before. Methods are events; each returns its effects,
@@ -55,6 +58,7 @@ class Node(Planned):
     def __init__(self, config: ReplicationConfig, life: Life) -> None:
         super().__init__(config, life)
         self._beat_at_ns = 0
+        self._bide_at_ns = 0
 
     # ---- the arbiter
 
@@ -322,7 +326,7 @@ class Node(Planned):
         """When `timer` is due; None when this node is over."""
         if self._state is State.OVER:
             return None
-        due = self._beat_at_ns
+        due = min(self._beat_at_ns, self._bide_at_ns) if self._state in ASKING else self._beat_at_ns
         for follower in self._primary.followers.values():
             due = min(due, follower.detector.deadline_ns)
         if self._state in WATCHING and (self._state is State.SUSPECT or self._shadow.session is not None):
@@ -338,10 +342,13 @@ class Node(Planned):
         request = self._claimant.due(now_ns)
         if request is not None:
             self._replica.emit(AskArbiter(request))
-        if now_ns >= self._beat_at_ns:
+        beats = now_ns >= self._beat_at_ns
+        if beats:
             self._beat_at_ns = now_ns + self._config.heartbeat_ns
             self._primary.beat()
             self._shadow.beat(now_ns)
+        if beats or (self._state in ASKING and now_ns >= self._bide_at_ns):
+            self._bide_at_ns = now_ns + min(self._config.heartbeat_ns, self._config.probe_retry_ns)
             self._bide()
         return self._leave()
 
@@ -361,7 +368,7 @@ class Node(Planned):
             self._lost_primary()
 
     def _bide(self) -> None:
-        """What waits for nothing in particular: looked at with every beat."""
+        """What waits for nothing in particular: looked at with every beat, and more often by who asks others."""
         config, waited_ns = self._config, self._now_ns - self._since_ns
         probing = self._now_ns >= self._probe_at_ns
         if self._primary.edges.attached is not None:

@@ -1,5 +1,7 @@
 """Single rules for a following node, by name; the test plays its surroundings."""
 
+from dataclasses import replace
+
 import pytest
 
 from ftvm.errors import ExitCode
@@ -57,6 +59,22 @@ def test_a_shadow_notices_silence_within_the_timeout() -> None:
     assert due is not None
     assert due <= 200 * MS + 6
     assert claim_in(node.timer(200 * MS + 6)).want == 2
+
+
+def test_who_has_no_session_yet_asks_again_soon_however_patient_its_detector_is() -> None:
+    patient = replace(CONFIG, timeout_ns=60_000 * MS, heartbeat_ns=24_000 * MS)
+    node = Node(patient, ME)
+    assert fx.Probe("peer") in node.start_shadow(0)
+    node.probed("peer", Presence(PEER, 0, False), 1)
+    now, asked = 1, 0
+    while now < 1000 * MS:
+        due = node.next_timer_ns()
+        assert due is not None
+        now = max(due, now + 1)
+        if fx.Probe("peer") in node.timer(now):
+            node.probed("peer", Presence(PEER, 0, False), now)
+            asked += 1
+    assert 9 <= asked <= 10
 
 
 def test_a_shadow_never_goes_live_without_a_grant_activation_and_its_whole_log() -> None:
