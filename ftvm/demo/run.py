@@ -26,7 +26,7 @@ from ftvm.demo.verify import logs_of, verify_replays
 from ftvm.errors import DivergenceError, FtvmError
 
 NS_PER_MS = 1_000_000
-REAL_CLIENT_REQUESTS = 1000
+REAL_CLIENT_REQUESTS_MAX = 1000
 REAL_CLIENT_TIMEOUT_S = 120.0
 SURVIVAL_TIMEOUT_S = 30.0
 SERVICE_TIMEOUT_S = 120.0
@@ -97,7 +97,8 @@ async def run_demo(
 ) -> DemoResult:
     """Load the machine on `stage`, kill whichever node is live, `kills` times, and account for everything."""
     await _wait_service(stage, tell)
-    real = [await _benchmark(stage, tell)]
+    requests = min(operations, REAL_CLIENT_REQUESTS_MAX)
+    real = [await _benchmark(stage, requests, tell)]
     done: list[Kill] = []
     async with open_resp("127.0.0.1", stage.port) as client:
         loader = Loader(client, "demo")
@@ -113,7 +114,7 @@ async def run_demo(
         tell("auditing: every token is read back over the same connection")
         audit = await loader.audit()
     await _cross_check(stage, loader.ledger, tell)
-    real.append(await _benchmark(stage, tell))
+    real.append(await _benchmark(stage, requests, tell))
     words = next((line for line in real if line), "")
     return await _account(stage, loader.ledger, audit, done, words, tell)
 
@@ -202,13 +203,13 @@ async def _watch(stage: Stage, loader: Loader, show: Callable[[Moment], None]) -
         await trio.sleep(WATCH_S)
 
 
-async def _benchmark(stage: Stage, tell: Tell) -> str:
+async def _benchmark(stage: Stage, requests: int, tell: Tell) -> str:
     """Unmodified `redis-benchmark` on the machine as it stands; its words, or "" where it is not installed."""
     tool = find_tool("redis-benchmark")
     if tool is None:
         tell("redis-benchmark is not installed (Debian: redis-tools): only our own client loads the machine")
         return ""
-    words = [tool, "-p", str(stage.port), "-c", "1", "-n", str(REAL_CLIENT_REQUESTS), "-t", "set,get,incr", "-q"]
+    words = [tool, "-p", str(stage.port), "-c", "1", "-n", str(requests), "-t", "set,get,incr", "-q"]
     said = await _run_tool(words)
     rates = [line.split("\r")[-1].strip() for line in said.splitlines() if "requests per second" in line]
     if not rates:
