@@ -245,6 +245,8 @@ async def _account(
     live, shadow = await _roles(stage)
     final = await stage.ask(live, "digest")
     await stage.wait_status(shadow, lambda now: now["log"]["last_digest_tick"] >= final["tick"], "the newest digest")
+    for node in (live, shadow):
+        await stage.wait_status(node, lambda now: bool(now["log"]["has_file"]), "its log's file")
     status = await stage.status(live)
     logs = [log for name in NODES for log in logs_of(stage.folder / f"{name}.ftlog")]
     tell(f"replaying the logs of all {len(logs)} lives, those of the living to tick {final['tick']}")

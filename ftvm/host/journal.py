@@ -64,8 +64,9 @@ class Journal:
         return 0 if self._writer is None else self._writer.size - self._start_size
 
     def describe(self) -> dict[str, Any]:
-        """For `ftvm status`."""
-        return {"bytes": self.encoded_bytes, "path": self.path_text, "trouble": self.trouble}
+        """For `ftvm status`. A log that begins has no file before its machine's state is written."""
+        file = self._writer is not None
+        return {"bytes": self.encoded_bytes, "path": self.path_text, "has_file": file, "trouble": self.trouble}
 
     def inspect(self, machine: str, fits: Fits) -> Held | None:
         """What an earlier process left here. Reads the file: for a thread of its own."""

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
-import numpy as np
-
 from ftvm.errors import SnapshotError
 from ftvm.machine.board import BoardConfig
 from ftvm.machine.machine import Machine
@@ -35,7 +33,7 @@ def _machine(chance: random.Random) -> Machine:
     machine = Machine(BOARD, CODE)
     for number in range(2):
         at = PAGE * chance.randrange(1, 200) + 8 * number
-        machine._memory.bytes[at : at + 8] = np.frombuffer(chance.randbytes(8), np.uint8)
+        machine._memory.write(at, chance.randbytes(8))
     return machine
 
 

@@ -36,32 +36,31 @@ LOAD = 100
 BOTH = ("alpha", "beta")
 
 
-async def written(stage: Stage, folder: Path) -> None:
+async def written(stage: Stage) -> None:
     """`kept` is in the machine, and in both logs, and so is the client's leave: nothing that follows a kill can take it
     away."""
     async with open_resp(LOOPBACK, stage.port) as client:
         assert await client.call("SET", "kept", "yes") == "OK"
     await stage.wait_status("edge", lambda status: status["clients"] == 0, "the end of its client", WAIT_S)
     for name in BOTH:
-        await flushed(stage, name, folder)
+        await flushed(stage, name)
 
 
-async def flushed(stage: Stage, name: str, folder: Path) -> None:
+async def flushed(stage: Stage, name: str) -> None:
     """A status has the journal written up to what is committed, once its file is there."""
     before = (await stage.status("alpha" if name == "beta" else name))["core"]["pos"]
-    log = folder / f"{name}.ftlog"
 
     def reached(status: dict[str, Any]) -> bool:
-        return bool(status["core"]["pos"] >= before) and log.exists() and log.stat().st_size > 0
+        return bool(status["core"]["pos"] >= before and status["log"]["has_file"])
 
     await stage.wait_status(name, reached, f"position {before}, and its log", WAIT_S)
     await stage.status(name)
 
 
-async def kill_both(stage: Stage, folder: Path) -> None:
+async def kill_both(stage: Stage) -> None:
     """Not before each has a log: one that is killed while its file is being made has nothing to go on from."""
     for name in BOTH:
-        await flushed(stage, name, folder)
+        await flushed(stage, name)
     for name in BOTH:
         kill(stage, name)
     for name in BOTH:
@@ -104,8 +103,8 @@ def test_both_are_killed_and_started_in_any_order_with_any_command(
 
 async def _any_order(folder: Path, first: str, roles: dict[str, str]) -> None:
     async with open_pair(folder) as stage:
-        await written(stage, folder)
-        await kill_both(stage, folder)
+        await written(stage)
+        await kill_both(stage)
         if first:
             other = "beta" if first == "alpha" else "alpha"
             stage.start_node(first, roles[first])
@@ -148,7 +147,7 @@ async def _under_load(folder: Path) -> None:
 
             nursery.start_soon(load)
             await loader.acknowledged(LOAD)
-            await kill_both(stage, folder)
+            await kill_both(stage)
             nursery.cancel_scope.cancel()
         for name in BOTH:
             stage.start_node(name, "primary")
@@ -194,7 +193,7 @@ def test_a_node_that_was_alone_goes_on_at_once_and_an_older_log_is_refused_or_fo
 
 async def _older_log(folder: Path) -> None:
     async with open_pair(folder) as stage:
-        await written(stage, folder)
+        await written(stage)
         kill(stage, "alpha")
         await core_state(stage, "beta", "SOLO", generation=2)
         async with open_resp(LOOPBACK, stage.port) as client:
@@ -224,7 +223,7 @@ async def _older_log(folder: Path) -> None:
         stage.start_node("alpha", "primary")
         await core_state(stage, "alpha", "IN_SYNC", generation=3)
         assert "joins it as a shadow" in stage.said("alpha")
-        await flushed(stage, "alpha", folder)
+        await flushed(stage, "alpha")
 
         # With beta lost for good, after alpha left the pair once more: the operator gives its history up.
         kill(stage, "alpha")
@@ -270,7 +269,7 @@ def test_after_a_clean_power_off_the_machine_starts_cold(tmp_path: Path) -> None
 
 async def _power_off(folder: Path) -> None:
     async with open_pair(folder) as stage:
-        await written(stage, folder)
+        await written(stage)
         await stage.ask("alpha", "power-off")
         for name in (*BOTH, "edge"):
             assert await ended(stage, name) == 0
@@ -290,7 +289,7 @@ def test_nodes_of_different_versions_do_not_go_on_beside_each_other_and_both_nam
 
 async def _versions(folder: Path) -> None:
     async with open_pair(folder) as stage:
-        await kill_both(stage, folder)
+        await kill_both(stage)
         stage.start_node("alpha", "shadow")
         newer = [sys.executable, "-c", OTHER_VERSION, "shadow", str(stage.toml), "--node", "beta"]
         stage.run("beta", newer)

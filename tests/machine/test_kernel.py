@@ -23,6 +23,7 @@ from ftvm.machine.machine import Machine
 machine = Machine(BoardConfig(1), path("hello").read_bytes())
 machine.run_until(1_000_000)
 assert machine.halt is not None
+assert Machine.restore(machine.save()).digest() == machine.digest()
 print(*sorted({"numba"} & set(sys.modules)))
 """
 

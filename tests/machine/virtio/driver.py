@@ -301,7 +301,7 @@ class Device:
         kind = self.read(DEVICE_ID)
         queues = [
             Queue(self.board, self.at, number, sizes[number], RAM_BASE + 0x2_0000 * (number + 1), shifts=shifts)
-            for number in range(int(d.queue_count(kind)))
+            for number in range(int(d.QUEUE_COUNT[kind]))
         ]
         for queue in queues:
             self.board.memory.bytes[queue.base - RAM_BASE : queue.base - RAM_BASE + 0x2_0000] = 0

@@ -3,6 +3,8 @@
 Functions take `at`, the index of the slot's first word in the state array; a queue is given by that of its own.
 """
 
+import numpy as np
+
 from ftvm.machine import board as b
 from ftvm.machine.devices.plic import plic_set_level
 from ftvm.machine.hart import state as s
@@ -49,6 +51,10 @@ FEATURES = FEATURE_INDIRECT | FEATURE_EVENT_INDEX | FEATURE_VERSION_1
 QUEUE_SIZE_MAX = 256
 CONSOLE_QUEUE_SIZE_MAX = 32
 
+QUEUE_COUNT = np.array([0, 2, 1, 2, 1], np.int64)
+QUEUE_SIZES_MAX = np.array([0, QUEUE_SIZE_MAX, QUEUE_SIZE_MAX, CONSOLE_QUEUE_SIZE_MAX, QUEUE_SIZE_MAX], np.int64)
+"""By device ID."""
+
 
 @compiled
 def slot_at(slot: int) -> int:
@@ -58,18 +64,6 @@ def slot_at(slot: int) -> int:
 @compiled
 def queue_at(at: int, number: int) -> int:
     return at + QUEUES_AT + number * QUEUE_WORDS
-
-
-@compiled
-def queue_count(kind: int) -> int:
-    if kind in (NET, CONSOLE):
-        return 2
-    return 1 if kind else 0
-
-
-@compiled
-def queue_size_max(kind: int) -> int:
-    return CONSOLE_QUEUE_SIZE_MAX if kind == CONSOLE else QUEUE_SIZE_MAX
 
 
 @compiled

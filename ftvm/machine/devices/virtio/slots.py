@@ -87,7 +87,7 @@ def check_slots(state: State, board: BoardConfig, ram_bytes: int) -> None:
             _check(state, at + word, 0, TICK_MAX, f"virtio slot {slot}'s word {word}")
         for number in range(d.QUEUES_MAX):
             queue = at + d.QUEUES_AT + number * d.QUEUE_WORDS
-            size_max = int(d.queue_size_max(kind)) if number < int(d.queue_count(kind)) else 0
+            size_max = int(d.QUEUE_SIZES_MAX[kind]) if number < d.QUEUE_COUNT[kind] else 0
             _check_queue(state, slot, queue, size_max, ram_bytes)
     _check(state, s.ENTROPY_WANTED, 0, c.ENTROPY_SIZE if board.entropy else 0, "number of random bytes that are wanted")
     for word in (rtc.ARMED, rtc.FIRED, rtc.ENABLED):

@@ -27,17 +27,17 @@ from ftvm.machine.devices.virtio.device import (
     NET,
     OFFERED,
     OFFERED_SELECT,
+    QUEUE_COUNT,
     QUEUE_SELECT,
     QUEUE_SIZE,
+    QUEUE_SIZES_MAX,
     READY,
     STATUS,
     USED,
     device_reset,
     find_device,
     queue_at,
-    queue_count,
     queue_runs,
-    queue_size_max,
     set_interrupt,
     slot_at,
 )
@@ -81,7 +81,7 @@ def _config_word(state: Words, at: int, word: int) -> int:
 def _selected(state: Words, at: int) -> int:
     """The queue that QueueSel names; -1 when the device has no such queue."""
     number = state[at + QUEUE_SELECT]
-    return queue_at(at, number) if number < queue_count(state[at + KIND]) else -1
+    return queue_at(at, number) if number < QUEUE_COUNT[state[at + KIND]] else -1
 
 
 @compiled
@@ -100,7 +100,7 @@ def _read_register(state: Words, at: int, offset: int) -> int:
         select = state[at + OFFERED_SELECT]
         value = state[at + OFFERED] >> (32 * select) if select < 2 else 0
     elif offset == QUEUE_SIZE_MAX_AT:
-        value = queue_size_max(kind) if queue >= 0 else 0
+        value = QUEUE_SIZES_MAX[kind] if queue >= 0 else 0
     elif offset == QUEUE_READY_AT:
         value = state[queue + READY] if queue >= 0 else 0
     elif offset == INTERRUPT_STATUS_AT:
@@ -133,7 +133,7 @@ def virtio_read(state: Words, slot: int, offset: int, size: int) -> tuple[int, i
 @compiled
 def _notify(ctl: Words, state: Words, at: int, number: int) -> None:
     kind = state[at + KIND]
-    if number >= queue_count(kind) or not queue_runs(state, at, number):
+    if number >= QUEUE_COUNT[kind] or not queue_runs(state, at, number):
         return
     if kind == BLOCK:
         block_notify(ctl, state, at)
@@ -178,7 +178,7 @@ def _write_queue(ctl: Words, state: Words, at: int, queue: int, offset: int, val
         state[queue + QUEUE_SIZE] = value
     elif offset == QUEUE_READY_AT:
         if value & 1:
-            make_ready(ctl, state, at, queue, queue_size_max(state[at + KIND]))
+            make_ready(ctl, state, at, queue, QUEUE_SIZES_MAX[state[at + KIND]])
     elif area == DESCRIPTORS_AT:
         _set_half(state, queue + DESCRIPTORS, upper, value)
     elif area == AVAILABLE_AT:
