@@ -98,7 +98,7 @@ class Runner:
     ) -> None:
         self._machine = machine
         self.disks = DiskDuty(machine, overlays)
-        self._scrubber = Scrubber(machine)
+        self._scrubber = Scrubber(machine, interrupted)
         self._pacer = pacer
         self._config = config
         self._report = report

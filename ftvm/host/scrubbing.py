@@ -6,6 +6,7 @@ is read shows in no digest of a healthy machine, so each replica may go by its o
 """
 
 import time
+from collections.abc import Callable
 
 from ftvm.machine.machine import Machine
 
@@ -16,18 +17,20 @@ PIECE_PAGES = 256
 
 
 class Scrubber:
-    def __init__(self, machine: Machine) -> None:
+    """`interrupted()` says that somebody waits for the machine."""
+
+    def __init__(self, machine: Machine, interrupted: Callable[[], bool]) -> None:
         self._machine = machine
+        self._interrupted = interrupted
         self._scrubbed_ns = time.monotonic_ns()
 
-    def look(self, *, lent: bool = False) -> None:
-        """Do what is due by now; on a borrowed thread a piece of it at the most."""
+    def look(self, *, lent: bool) -> None:
+        """Do what is due by now, until somebody waits; on a borrowed thread a piece of it at the most."""
         pages, now_ns = self._machine.scrub_round, time.monotonic_ns()
         self._scrubbed_ns = max(self._scrubbed_ns, now_ns - PERIOD_NS)
         due = pages * (now_ns - self._scrubbed_ns) // PERIOD_NS
-        if due < PIECE_PAGES:
-            return
-        if lent:
-            due = PIECE_PAGES
-        self._machine.scrub(due)
-        self._scrubbed_ns += due * PERIOD_NS // pages
+        for _ in range(due // PIECE_PAGES):
+            self._machine.scrub(PIECE_PAGES)
+            self._scrubbed_ns += PIECE_PAGES * PERIOD_NS // pages
+            if lent or self._interrupted():
+                break

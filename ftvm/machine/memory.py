@@ -26,6 +26,9 @@ from ftvm.machine.hart import control as c
 from ftvm.machine.hart import state as s
 
 PAGE = 4096
+SCRUB_WINDOW = 1 << 16
+"""Pages of disks that are looked through at once for those that were written."""
+
 HASH_WORDS = 2
 ZERO_HASH: NDArray[np.uint64] = np.frombuffer(xxhash.xxh3_128_digest(bytes(PAGE)), np.uint64)
 """Of a page that is all zero."""
@@ -90,6 +93,7 @@ class Memory:
         self._scrubbed = 0
         self.round_pages = self.disk_pages[0]
         """How many pages `scrub` has to renew to have seen each once: those of disks as counted in its last round."""
+        self._round_seen = 0
         self.stream_outputs = [_zeros(size) for size in c.STREAM_OUT_SIZES]
         pointers: dict[int, Any] = {
             c.STATE_POINTER: self.state,
@@ -268,12 +272,12 @@ class Memory:
             first = self._scrubbed
             if first < self.disk_pages[0]:
                 pages: Sequence[int] = range(first, min(first + count, self.disk_pages[0]))
-                self._scrubbed = pages[-1] + 1
             else:
-                written = np.flatnonzero(self.flags[first:] & c.PAGE_WRITTEN) + first
-                if first == self.disk_pages[0]:
-                    self.round_pages = first + len(written)
-                pages = written[:count].tolist()
-                self._scrubbed = pages[-1] + 1 if len(pages) < len(written) else 0
+                flags = self.flags[first : first + SCRUB_WINDOW]
+                pages = (np.flatnonzero(flags & c.PAGE_WRITTEN)[:count] + first).tolist()
+            count -= len(pages)
+            self._scrubbed = pages[-1] + 1 if count == 0 or first < self.disk_pages[0] else first + SCRUB_WINDOW
             self._hashes[pages] = self.hash_pages(pages)
-            count -= max(1, len(pages))
+            self._round_seen += len(pages)
+            if self._scrubbed >= self.pages:
+                self.round_pages, self._round_seen, self._scrubbed = self._round_seen, 0, 0

@@ -22,7 +22,7 @@ from ftvm.host.overlay import open_overlay
 from tests.cli.command import COMMAND, TIMEOUT_S, ftvm, guest, one_line
 from tests.host.network.test_slirp import needs_library
 from tests.host.pair import LOOPBACK, RAM_MIB, image, run_command, the_one_line
-from tests.needs import need
+from tests.needs import lack, need
 
 WITHOUT_SLIRP = (
     "import sys, ftvm.host.network.slirp_library as library\n"
@@ -77,7 +77,7 @@ def test_an_interface_without_the_right_to_make_it_is_one_line() -> None:
     if os.geteuid() == 0:
         prefix = [need("unshare", "util-linux"), "--net", need("setpriv", "util-linux"), "--bounding-set=-net_admin"]
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        pytest.skip("/dev/net/tun is missing: modprobe tun")
+        lack("/dev/net/tun is missing: modprobe tun")
     done = subprocess.run(
         [*prefix, *COMMAND, "run", guest("net-echo"), "--net", "tap:tap0,bridge=br0"],
         stdin=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ SETTINGS = {"detector_timeout_ms": TIMEOUT_MS, "heartbeat_interval_ms": 25, "dig
 RAM_MIB = 16
 LOOPBACK = "127.0.0.1"
 MEMORY_MAX_MIB = 300
-"""Resident, of one node with a machine of 16 MiB, with queues that are full; 100 when nothing goes on."""
+"""Resident, of one node with a machine of 16 MiB, with queues that are full; 130 when nothing goes on."""
 EDGE_MEMORY_MAX_MIB = 150
 RETAINED_MAX = 8 << 20
 

@@ -45,7 +45,7 @@ def test_a_flipped_bit_shows_in_a_digest_after_a_period(
     machine = Watched()
     before = machine.digest()
     machine._memory.bytes[machine._memory.ram_bytes - 1] ^= 1
-    scrubber = Scrubber(machine)
+    scrubber = Scrubber(machine, lambda: False)
     for _ in range(PERIOD_NS // step_ns + 1):
         move_clock(step_ns)
         scrubber.look(lent=lent)
@@ -60,21 +60,27 @@ def test_on_a_borrowed_thread_it_takes_no_more_than_a_piece_and_nothing_is_done_
     move_clock: Callable[[int], None],
 ) -> None:
     machine = Watched()
-    scrubber = Scrubber(machine)
-    scrubber.look()
+    scrubber = Scrubber(machine, lambda: False)
+    scrubber.look(lent=False)
     assert machine.asked == []
     move_clock(PERIOD_NS // 2)
     scrubber.look(lent=True)
     assert machine.asked == [PIECE_PAGES]
-    scrubber.look()
-    scrubber.look()
-    assert machine.asked == [PIECE_PAGES, machine.scrub_round // 2 - PIECE_PAGES]
+    scrubber.look(lent=False)
+    scrubber.look(lent=False)
+    assert machine.asked == [PIECE_PAGES] * (machine.scrub_round // 2 // PIECE_PAGES)
 
 
-def test_after_a_long_rest_one_round_is_enough(move_clock: Callable[[int], None]) -> None:
+def test_whoever_waits_for_the_machine_waits_for_a_piece_and_the_rest_is_done_later(
+    move_clock: Callable[[int], None],
+) -> None:
     machine = Watched()
-    scrubber = Scrubber(machine)
+    waits = True
+    scrubber = Scrubber(machine, lambda: waits)
     move_clock(100 * PERIOD_NS)
-    scrubber.look()
-    scrubber.look()
-    assert machine.asked == [machine.scrub_round]
+    scrubber.look(lent=False)
+    assert machine.asked == [PIECE_PAGES]
+    waits = False
+    scrubber.look(lent=False)
+    scrubber.look(lent=False)
+    assert machine.asked == [PIECE_PAGES] * (machine.scrub_round // PIECE_PAGES), "one round, however long the rest"

@@ -15,9 +15,9 @@ from numba import _dynfunc, njit
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags, compile_extra
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import AnalysisPass, register_pass
+from numba.core.compiler_machinery import register_pass
 from numba.core.registry import cpu_target
-from numba.core.typed_passes import AnnotateTypes, NativeLowering
+from numba.core.typed_passes import NativeLowering
 from numba.cpython import numbers
 from numba.extending import typeof_impl
 
@@ -58,42 +58,30 @@ class _PartLibrary(JITCodeLibrary):  # type: ignore[misc,unused-ignore]
         self._finalized = True
 
 
-@register_pass(mutates_CFG=False, analysis_only=True)
-class _IntoPart(AnalysisPass):  # type: ignore[misc,unused-ignore]
-    _name = "ftvm_into_part"
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _PartLowering(NativeLowering):  # type: ignore[misc,unused-ignore]
+    """Into a library of a part. What callers know the function by, numba itself makes of its machine code."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    _name = "ftvm_part_lowering"
 
     def run_pass(self, state: Any) -> bool:
         state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         state.flags.no_compile = True
-        return False
-
-
-@register_pass(mutates_CFG=False, analysis_only=True)
-class _KnowPart(AnalysisPass):  # type: ignore[misc,unused-ignore]
-    """After an ordinary function's lowering numba does this itself, with a pointer to machine code."""
-
-    _name = "ftvm_know_part"
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def run_pass(self, state: Any) -> bool:
+        super().run_pass(state)
         lowered = state.cr
         made = lowered.fndesc
         key = _dynfunc.make_function(made.lookup_module(), made.qualname, "", 0, lowered.env, (state.library,))
         state.targetctx.insert_user_function(key, made, [state.library])
         state.cr = lowered._replace(cfunc=key)
-        return False
+        return True
 
 
 class _PartCompiler(CompilerBase):  # type: ignore[misc,unused-ignore]
     def define_pipelines(self) -> list[Any]:
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        pipeline.add_pass_after(_IntoPart, AnnotateTypes)
-        pipeline.add_pass_after(_KnowPart, NativeLowering)
+        pipeline.passes = [
+            (_PartLowering if step is NativeLowering else step, text) for step, text in pipeline.passes
+        ]
         pipeline.finalize()
         return [pipeline]
 

@@ -4,11 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.host.network.test_slirp import needs_library
 from tests.limits import WAIT_S
 from tests.namespaces import require_namespaces
+from tests.needs import lack
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
@@ -37,7 +36,7 @@ def test_a_lookup_reaches_the_hosts_name_server_and_its_answer_the_guest(tmp_pat
     require_namespaces()
     needs_library()
     if not Path("/etc/resolv.conf").exists():
-        pytest.skip("this host has no /etc/resolv.conf that another one could be mounted on")
+        lack("this host has no /etc/resolv.conf that another one could be mounted on")
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.53\n")
     done = subprocess.run(
         ["unshare", "--mount", "--net", sys.executable, "-c", SCRIPT, str(tmp_path / "resolv.conf")],

@@ -17,6 +17,7 @@ from tests.host.network.station import MAC, WAIT_S, Station
 from tests.namespaces import Host, require_namespaces
 from tests.namespaces import Network as Hosts
 from tests.namespaces import open_network as open_hosts
+from tests.needs import lack
 
 HOST, GUEST, FAR = "10.77.0.1", "10.77.0.2", "10.77.0.3"
 CAPABILITY_VERSION_3, CAP_NET_ADMIN = 0x20080522, 12
@@ -27,7 +28,7 @@ def hosts() -> Iterator[Hosts]:
     require_namespaces()
     with open_hosts({"one": HOST, "two": FAR}) as network:
         if not os.path.exists("/dev/net/tun"):
-            pytest.skip("/dev/net/tun is missing: modprobe tun")
+            lack("/dev/net/tun is missing: modprobe tun")
         yield network
 
 
